@@ -1,0 +1,25 @@
+"""Sentences for what users get wrong: a missing extra, a mistyped name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def require_extra(what: str, extra: str) -> ImportError:
+    """The error for a missing optional dependency."""
+    return ImportError(f"{what} is not installed; install it with: pip install 'reppo_fx[{extra}]'")
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names most like `name`, ignoring case."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.4)
+    return [by_lower[candidate] for candidate in close]
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not known, with the nearest ones."""
+    close = nearest(name, known)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+    return ValueError(f"unknown {kind} {name!r}{hint}")

@@ -1,0 +1,75 @@
+"""The environment contract: two pure functions for *one* instance, and a few static facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, PyTree
+
+
+class TimeStep(NamedTuple):
+    """What one step gives.
+
+    Attributes:
+        observation: the observation to act on next; after an auto-reset, that of the new episode.
+        next_observation: the true successor of the state and action, before any auto-reset.
+        reward: `r_t`.
+        terminated: the episode ended for good; the successor has no value.
+        truncated: the episode was cut (time limit); the successor still has a value. Never both.
+        metrics: a dict of scalars with the same keys at every step.
+    """
+
+    observation: PyTree[Array]
+    next_observation: PyTree[Array]
+    reward: Float[Array, "*batch"]
+    terminated: Bool[Array, "*batch"]
+    truncated: Bool[Array, "*batch"]
+    metrics: dict[str, Float[Array, "*batch"]]
+
+
+def _keep(state: Any) -> Any:
+    return state
+
+
+class Environment(NamedTuple):
+    """An environment as pure functions.
+
+    Attributes:
+        name: what people call it.
+        reset: `key -> (state, observation)`.
+        step: `(state, action) -> (state, TimeStep)`, action in `[-1, 1]^action_size`.
+        observation: shape and dtype of every leaf of an observation (`jax.ShapeDtypeStruct`).
+        action_size: dimension `d` of the action.
+        episode_length: steps until the time limit; none if the task has none.
+        actor_part: name of the part of a dict observation that the actor sees.
+        critic_part: name of the part that the critic sees (may be privileged).
+        refresh: `state -> state`, called once before every rollout: the place for work that transforms need
+            now and then but that is too dear for every step (fresh reset states).
+    """
+
+    name: str
+    reset: Callable[[Array], tuple[Any, PyTree[Array]]]
+    step: Callable[[Any, Array], tuple[Any, TimeStep]]
+    observation: PyTree[jax.ShapeDtypeStruct]
+    action_size: int
+    episode_length: int | None = None
+    actor_part: str = "state"
+    critic_part: str = "state"
+    refresh: Callable[[Any], Any] = _keep
+
+
+def select_part(observation: PyTree[Array], part: str) -> Array:
+    """The named part of a dict observation; a plain array is its only part.
+
+    >>> select_part({"state": 1, "privileged_state": 2}, "privileged_state")
+    2
+    """
+    if not isinstance(observation, Mapping):
+        return observation
+    if part not in observation:
+        raise ValueError(
+            f"the observation has no part {part!r}; its parts are {', '.join(map(repr, observation))}."
+        )
+    return observation[part]

@@ -1,0 +1,59 @@
+"""One equation a function: plain arrays in, plain arrays out. Nothing here knows the rest of the package."""
+
+from .actor_losses import (
+    expected_actor_loss,
+    kl_constrained,
+    pathwise_actor_loss,
+    score_function_actor_loss,
+)
+from .critic_losses import self_prediction_loss, squared_value_loss
+from .duals import DualParams, Duals, dual_init, dual_loss, dual_update
+from .hl_gauss import hl_gauss_loss, hl_gauss_support, hl_gauss_targets, hl_gauss_value
+from .returns import entropy_regularized_rewards, generalized_advantages, lambda_returns
+from .statistics import (
+    RunningStatistics,
+    statistics_init,
+    statistics_normalize,
+    statistics_update,
+)
+from .tanh_normal import (
+    TanhNormalSample,
+    tanh_normal_entropy,
+    tanh_normal_kl,
+    tanh_normal_kl_sampled,
+    tanh_normal_log_prob,
+    tanh_normal_mode,
+    tanh_normal_sample,
+)
+
+__all__ = [
+    "DualParams",
+    "Duals",
+    "RunningStatistics",
+    "TanhNormalSample",
+    "dual_init",
+    "dual_loss",
+    "dual_update",
+    "entropy_regularized_rewards",
+    "expected_actor_loss",
+    "generalized_advantages",
+    "hl_gauss_loss",
+    "hl_gauss_support",
+    "hl_gauss_targets",
+    "hl_gauss_value",
+    "kl_constrained",
+    "lambda_returns",
+    "pathwise_actor_loss",
+    "score_function_actor_loss",
+    "self_prediction_loss",
+    "squared_value_loss",
+    "statistics_init",
+    "statistics_normalize",
+    "statistics_update",
+    "tanh_normal_entropy",
+    "tanh_normal_kl",
+    "tanh_normal_kl_sampled",
+    "tanh_normal_log_prob",
+    "tanh_normal_mode",
+    "tanh_normal_sample",
+]

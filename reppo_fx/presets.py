@@ -1,0 +1,69 @@
+"""Named settings: where each comes from, and what it is for."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .envs import unknown_name
+from .settings import Config, Hyperparameters
+
+_AUTHORS = dict(
+    kl_estimator="sampled_clipped",
+    num_kl_samples=16,
+    critic_offset="trainable",
+    statistics="step",
+    num_value_samples=1,
+    dual_optimizer="actor",
+    noise="reused",
+    mask_truncated=True,
+)
+
+PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
+    # Small enough for two cores; chosen by measurement, see the README.
+    "cpu": (
+        Config(
+            total_steps=400_000,
+            num_envs=64,
+            num_steps=32,
+            num_epochs=4,
+            num_minibatches=8,
+            num_evals=10,
+            num_eval_envs=32,
+            actor_width=128,
+            critic_width=128,
+        ),
+        Hyperparameters(learning_rate=1e-3),
+    ),
+    # The setting behind the published DMC numbers.
+    "dmc": (Config(), Hyperparameters()),
+    # Humanoid locomotion (G1, T1 joystick tasks).
+    "humanoid": (
+        Config(critic_width=1024, num_minibatches=16),
+        Hyperparameters(discount=0.97, v_min=-10.0, v_max=10.0),
+    ),
+    # Every choice of the original code, at the published sizes.
+    "authors": (Config(**_AUTHORS), Hyperparameters()),
+}
+
+
+def preset(name: str, **config_changes: object) -> tuple[Config, Hyperparameters]:
+    """A named pair of settings, with fields of the config changed.
+
+    Args:
+        name: `"cpu"`, `"dmc"` (published DMC setting), `"humanoid"`, or `"authors"` (the original code's choices).
+        **config_changes: fields of `Config` to replace.
+
+    Returns:
+        `(config, hyperparameters)`.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest ones.
+
+    >>> config, hyperparameters = preset("dmc", num_envs=256)
+    >>> config.num_envs, config.num_steps, hyperparameters.learning_rate
+    (256, 128, 0.0003)
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    config, hyperparameters = PRESETS[name]
+    return dataclasses.replace(config, **config_changes), hyperparameters

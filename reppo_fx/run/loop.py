@@ -1,0 +1,106 @@
+"""The host loop: compile, train in calls of about a second, evaluate, hand out rows. No files, no display."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..settings import Hyperparameters
+from ..train import Metrics, Train, TrainState
+
+SECONDS_PER_CALL = 0.5
+
+
+class Programs(NamedTuple):
+    """The compiled pieces; all have a leading axis over seeds."""
+
+    init: Callable[..., TrainState]
+    iterations: Callable[..., Any]
+    evaluate: Callable[..., Metrics]
+
+
+class Progress(NamedTuple):
+    """Where a run is; `metrics` (axis `[seeds]`) only where an evaluation has just been made."""
+
+    env_steps: int
+    seconds: float
+    state: TrainState
+    metrics: Metrics | None
+
+
+def compile_programs(train: Train, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
+    """Compile everything a run needs, side by side: tracing takes turns, XLA does not."""
+    init = jax.jit(jax.vmap(train.init, in_axes=(0, None)))
+    iterations = jax.jit(jax.vmap(train.iterations, in_axes=(0, None)), donate_argnums=0)
+
+    def evaluate_one(state: TrainState, training: Any) -> Metrics:
+        return train.metrics(state, training, train.evaluate(state))
+
+    state = jax.eval_shape(init, keys, hyperparameters)
+    _, training = jax.eval_shape(iterations, state, 1)
+    lowered = [
+        iterations.lower(state, 1),
+        jax.jit(jax.vmap(evaluate_one)).lower(state, training),
+        init.lower(keys, hyperparameters),
+    ]
+    compiled = _in_threads([program.compile for program in lowered])
+    return Programs(init=compiled[2], iterations=compiled[0], evaluate=compiled[1])
+
+
+def run_loop(
+    train: Train,
+    programs: Programs,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Yield progress several times between evaluations; the same numbers as `vmap(train)` on the same keys.
+
+    When `should_stop()` turns true, one more evaluation is made of the state as it is, and the loop ends.
+    """
+    config = train.config
+    start = time.perf_counter()
+    state = programs.init(keys, hyperparameters)
+    training, done, per_call = None, 0, 1
+    total = config.iterations_per_eval * config.num_evals
+    while done < total and not (should_stop() and training is not None):
+        target = (done // config.iterations_per_eval + 1) * config.iterations_per_eval
+        while done < target and not should_stop():
+            count = min(per_call, target - done)
+            called = time.perf_counter()
+            state, training = jax.block_until_ready(programs.iterations(state, count))
+            per_iteration = (time.perf_counter() - called) / count
+            per_call = max(1, int(SECONDS_PER_CALL / per_iteration))
+            done += count
+            seconds = time.perf_counter() - start
+            yield Progress(done * config.steps_per_iteration, seconds, state, None)
+        if training is not None:
+            metrics = jax.tree.map(np.asarray, programs.evaluate(state, training))
+            seconds = time.perf_counter() - start
+            yield Progress(done * config.steps_per_iteration, seconds, state, metrics)
+
+
+def _in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Results of all calls. Daemon threads, so that Ctrl-C need not wait for a compilation."""
+    results: list[Any] = [None] * len(calls)
+
+    def work(index: int) -> None:
+        try:
+            results[index] = calls[index]()
+        except BaseException as error:  # handed to the caller below
+            results[index] = error
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

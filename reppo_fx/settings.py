@@ -1,0 +1,197 @@
+"""The two kinds of settings: `Config`, static, decides shapes and branches; `Hyperparameters`, traced, are numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+from .ops._checks import require_choice
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "norm": ("rms", "layer", "none"),
+    "critic": ("categorical", "squared"),
+    "critic_offset": ("trainable", "constant"),
+    "policy_gradient": ("pathwise", "score", "score_gae"),
+    "kl_constraint": ("clipped", "penalty", "none"),
+    "kl_estimator": ("exact", "sampled", "sampled_clipped"),
+    "statistics": ("iteration", "step", "none"),
+    "dual_optimizer": ("own", "actor"),
+    "noise": ("independent", "reused"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a shape, a loop length or a branch. Hashable; changing one recompiles.
+
+    Sizes multiply like this: one iteration collects `num_envs × num_steps` environment steps and makes
+    `num_epochs × num_minibatches` gradient steps on them.
+    """
+
+    total_steps: int = 50_000_000
+    """Environment steps; rounded up to a whole number of iterations per evaluation."""
+    num_envs: int = 1024
+    """Environment instances stepped together."""
+    num_steps: int = 128
+    """Steps per instance and iteration (T)."""
+    num_epochs: int = 8
+    """Passes over each iteration's batch."""
+    num_minibatches: int = 64
+    """Gradient steps per pass; must divide num_envs * num_steps."""
+    num_evals: int = 20
+    """Evaluations, evenly spaced; the last one is at the end."""
+    num_eval_envs: int = 128
+    """Episodes per evaluation."""
+    episode_length: int | None = None
+    """Time limit in steps; the task's own if not given."""
+    num_value_samples: int = 1
+    """Actions averaged for V(x') in the targets."""
+    num_kl_samples: int = 16
+    """Actions per state where the KL is sampled."""
+    actor_width: int = 512
+    """Units per hidden layer of the actor."""
+    actor_depth: int = 3
+    """Linear layers of the actor, the last one included."""
+    critic_width: int = 512
+    """Units per hidden layer of the critic, and size of its embedding."""
+    encoder_depth: int = 2
+    """Linear layers of the critic's encoder."""
+    head_depth: int = 2
+    """Linear layers of the critic's value head."""
+    predictor_depth: int = 2
+    """Linear layers of the self-prediction head."""
+    num_bins: int = 151
+    """Bins of the categorical critic."""
+    norm: str = "rms"
+    """Normalization layers: rms, layer or none."""
+    critic: str = "categorical"
+    """Value loss: categorical (HL-Gauss) or squared."""
+    critic_offset: str = "trainable"
+    """The start offset 40 * HLGauss(0) of the critic: trainable or constant."""
+    self_prediction: bool = True
+    """Whether to train the auxiliary task (its weight is a hyperparameter)."""
+    policy_gradient: str = "pathwise"
+    """How the actor improves: pathwise (through Q), score (score function with Q) or score_gae."""
+    kl_constraint: str = "clipped"
+    """How the KL constraint enters the actor loss: clipped, penalty or none."""
+    kl_estimator: str = "exact"
+    """exact (closed form), sampled, or sampled_clipped (as in the original code)."""
+    statistics: str = "iteration"
+    """When observation statistics change: once per iteration, at every step, or none (no normalization)."""
+    dual_optimizer: str = "own"
+    """Multipliers have their own Adam, or share the actor's optimizer and gradient clip."""
+    noise: str = "independent"
+    """independent, or reused: one key for all minibatches of an epoch and for action and value sample."""
+    mask_truncated: bool = False
+    """Leave truncated steps out of the critic loss, as code without true successors must."""
+    action_limit: float = 0.999
+    """Actions are clipped to this magnitude before the environment (and the critic) sees them."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in CHOICES:
+                require_choice(field.name, value, CHOICES[field.name])
+            elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ValueError(f"{field.name} is {value}; it must be at least 1.")
+        if self.num_bins < 2:
+            raise ValueError(f"num_bins is {self.num_bins}; a support needs at least 2 bins.")
+        if not 0.0 < self.action_limit <= 1.0:
+            raise ValueError(f"action_limit is {self.action_limit}; it must be in (0, 1].")
+        if self.steps_per_iteration % self.num_minibatches:
+            raise ValueError(
+                f"num_minibatches is {self.num_minibatches}, but num_envs * num_steps = "
+                f"{self.num_envs} * {self.num_steps} = {self.steps_per_iteration} must be a multiple of it."
+            )
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps collected by one iteration."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def iterations_per_eval(self) -> int:
+        """Iterations between two evaluations."""
+        return math.ceil(self.total_steps / (self.steps_per_iteration * self.num_evals))
+
+    @property
+    def num_updates(self) -> int:
+        """Gradient steps in the whole run."""
+        return self.iterations_per_eval * self.num_evals * self.num_epochs * self.num_minibatches
+
+
+class Hyperparameters(NamedTuple):
+    """Traced numbers: an argument of `train`, so each can be vmapped, swept or annealed without recompiling.
+
+    Attributes:
+        learning_rate: Adam's step size for actor, critic and multipliers.
+        final_learning_rate: the learning rate at the end, as a fraction of the first; linear in between.
+        max_grad_norm: bound on the global norm of the actor's and the critic's gradient.
+        discount: γ.
+        trace_decay: λ of the λ-returns.
+        kl_target: ε, nats per state and iteration.
+        entropy_target: nats per action dimension; the target is `H ≥ −entropy_target · d`.
+        initial_temperature: α₀.
+        initial_multiplier: β₀.
+        aux_weight: weight of the self-prediction loss.
+        v_min: lower end of the categorical critic's support.
+        v_max: upper end.
+        min_std: added to the policy's standard deviation.
+        variance_floor: added to the observation variance before dividing by its root.
+        reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
+    """
+
+    learning_rate: Any = 3e-4
+    final_learning_rate: Any = 1.0
+    max_grad_norm: Any = 0.5
+    discount: Any = 0.99
+    trace_decay: Any = 0.95
+    kl_target: Any = 0.1
+    entropy_target: Any = 0.5
+    initial_temperature: Any = 0.01
+    initial_multiplier: Any = 0.01
+    aux_weight: Any = 1.0
+    v_min: Any = 0.0
+    v_max: Any = 150.0
+    min_std: Any = 0.1
+    variance_floor: Any = 1e-2
+    reward_scale: Any = 1.0
+
+
+_POSITIVE = (
+    "learning_rate",
+    "max_grad_norm",
+    "kl_target",
+    "initial_temperature",
+    "initial_multiplier",
+    "variance_floor",
+)
+_NOT_NEGATIVE = ("final_learning_rate", "aux_weight", "min_std")
+_FRACTIONS = ("discount", "trace_decay")
+
+
+def check_hyperparameters(hyperparameters: Hyperparameters) -> None:
+    """Raise a sentence about the first value out of range. Only plain numbers can be checked, not tracers.
+
+    Raises:
+        ValueError: naming the leaf, its value and what is allowed.
+    """
+    plain = {
+        name: value
+        for name, value in hyperparameters._asdict().items()
+        if isinstance(value, float | int)
+    }
+    for name, value in plain.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; it must be finite.")
+        if name in _POSITIVE and value <= 0:
+            raise ValueError(f"{name} is {value}; it must be positive.")
+        if name in _NOT_NEGATIVE and value < 0:
+            raise ValueError(f"{name} is {value}; it must not be negative.")
+        if name in _FRACTIONS and not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}; it must be in [0, 1].")
+    if "v_min" in plain and "v_max" in plain and plain["v_min"] >= plain["v_max"]:
+        raise ValueError(
+            f"v_min is {plain['v_min']} and v_max is {plain['v_max']}; v_min must be below v_max."
+        )
