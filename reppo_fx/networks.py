@@ -248,9 +248,7 @@ def make_networks(
     ((8, 51), (8, 64))
     """
     actor_key, critic_key = jax.random.split(key)
-    actor = Actor(
-        actor_key, sizes.actor_observation, sizes.action, actor_width, actor_depth, norm
-    )
+    actor = Actor(actor_key, sizes.actor_observation, sizes.action, actor_width, actor_depth, norm)
     critic = Critic(
         critic_key,
         sizes.critic_observation,

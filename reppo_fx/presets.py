@@ -7,16 +7,16 @@ import dataclasses
 from .envs import unknown_name
 from .settings import Config, Hyperparameters
 
-_AUTHORS = dict(
-    kl_estimator="sampled_clipped",
-    num_kl_samples=16,
-    critic_offset="trainable",
-    statistics="step",
-    num_value_samples=1,
-    dual_optimizer="actor",
-    noise="reused",
-    mask_truncated=True,
-)
+_AUTHORS = {
+    "kl_estimator": "sampled_clipped",
+    "num_kl_samples": 16,
+    "critic_offset": "trainable",
+    "statistics": "step",
+    "num_value_samples": 1,
+    "dual_optimizer": "actor",
+    "noise": "reused",
+    "mask_truncated": True,
+}
 
 PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Small enough for two cores; chosen by measurement, see the README.

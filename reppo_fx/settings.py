@@ -1,4 +1,4 @@
-"""The two kinds of settings: `Config`, static, decides shapes and branches; `Hyperparameters`, traced, are numbers."""
+"""Two kinds of settings: `Config`, static, decides shapes and branches; `Hyperparameters` are traced numbers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class Config:
     num_eval_envs: int = 128
     """Episodes per evaluation."""
     episode_length: int | None = None
-    """Time limit in steps; the task's own if not given."""
+    """Steps of an evaluation episode; the task's own time limit if not given."""
+    training_time_limit: int | None = None
+    """Time limit while training, if another: cut episodes bootstrap from their true successors."""
     num_value_samples: int = 1
     """Actions averaged for V(x') in the targets."""
     num_kl_samples: int = 16

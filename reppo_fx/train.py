@@ -145,9 +145,7 @@ class Train:
         state, training = self.iterations(state, self.config.iterations_per_eval)
         return state, self.metrics(state, training, self.evaluate(state))
 
-    def metrics(
-        self, state: TrainState, training: TrainingMetrics, episodes: Episodes
-    ) -> Metrics:
+    def metrics(self, state: TrainState, training: TrainingMetrics, episodes: Episodes) -> Metrics:
         """The row of metrics that belongs to a state and its evaluation."""
         return Metrics(
             env_steps=state.iteration * self.config.steps_per_iteration,
@@ -219,7 +217,7 @@ def make_train(
     )
     return Train(
         env=env,
-        training_env=training_environment(env, episode_length),
+        training_env=training_environment(env, config.training_time_limit or episode_length),
         config=config,
         learner=learner,
         networks=networks or networks_from_config(config),
@@ -281,9 +279,7 @@ def train_iteration(train: Train, state: TrainState) -> tuple[TrainState, Traini
         key=key,
         iteration=iteration,
         nonfinite=state.nonfinite + count_nonfinite(collected.transitions),
-        diverged_at=jnp.where(
-            diverged, iteration * config.steps_per_iteration, state.diverged_at
-        ),
+        diverged_at=jnp.where(diverged, iteration * config.steps_per_iteration, state.diverged_at),
         hyperparameters=hp,
     )
     metrics = TrainingMetrics(
@@ -311,9 +307,7 @@ def _statistics_of_iteration(
     return rollout_state._replace(statistics=new), collected
 
 
-def batch_from_rollout(
-    train: Train, state: TrainState, collected: Rollout, keys: Array
-) -> Batch:
+def batch_from_rollout(train: Train, state: TrainState, collected: Rollout, keys: Array) -> Batch:
     """Normalize a rollout and compute its targets with the parameters that collected it."""
     transitions = collected.transitions
     observations = network_inputs(
@@ -343,14 +337,14 @@ def network_inputs(
 ) -> tuple[Array, Array]:
     """The actor's and the critic's part of an observation, normalized unless the config says not to."""
     if train.config.statistics != "none":
-        if statistics.count.ndim:  # statistics per row of a rollout: [T, ...] against [T, num_envs, ...]
-            expand = lambda x: x[:, None]  # noqa: E731
+        if (
+            statistics.count.ndim
+        ):  # statistics per row of a rollout: [T, ...] against [T, num_envs, ...]
+            expand = lambda x: x[:, None]
             statistics = statistics._replace(
                 mean=jax.tree.map(expand, statistics.mean), var=jax.tree.map(expand, statistics.var)
             )
-        observation = statistics_normalize(
-            statistics, observation, hyperparameters.variance_floor
-        )
+        observation = statistics_normalize(statistics, observation, hyperparameters.variance_floor)
     env = train.env
     return select_part(observation, env.actor_part), select_part(observation, env.critic_part)
 
@@ -359,7 +353,11 @@ def make_behavior(
     train: Train, state: TrainState
 ) -> Callable[[Array, RunningStatistics, PyTree[Array]], Array]:
     """The policy that collects data: `(key, statistics, observation) -> action`."""
-    hp, actor, limit = state.hyperparameters, state.learner.networks.actor, train.config.action_limit
+    hp, actor, limit = (
+        state.hyperparameters,
+        state.learner.networks.actor,
+        train.config.action_limit,
+    )
 
     def act(key: Array, statistics: RunningStatistics, observation: PyTree[Array]) -> Array:
         inputs, _ = network_inputs(train, hp, statistics, observation)

@@ -136,9 +136,7 @@ def policy_step(
     hp, config = hyperparameters, learner.config
 
     def q_value(observation: Array, action: Array) -> Array:
-        return learner.value_function.value(
-            state.networks.critic(observation, action).outputs, hp
-        )
+        return learner.value_function.value(state.networks.critic(observation, action).outputs, hp)
 
     def actor_loss(actor: Any) -> tuple[Array, Any]:
         terms = learner.actor_objective(actor, key, batch, q_value, state.duals, hp)
@@ -181,7 +179,9 @@ def minibatch_step(
     ok = _all_finite((new.networks, new.duals, critic_metrics, policy_metrics))
     kept = jax.tree.map(lambda x, y: jnp.where(ok, x, y), new, state)
     skipped = state.skipped_updates + (~ok).astype(jnp.int32)
-    return kept._replace(skipped_updates=skipped), LearnerMetrics(**critic_metrics, **policy_metrics)
+    return kept._replace(skipped_updates=skipped), LearnerMetrics(
+        **critic_metrics, **policy_metrics
+    )
 
 
 def update(

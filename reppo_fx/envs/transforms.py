@@ -117,7 +117,9 @@ def random_start_age(env: Environment, length: int) -> Environment:
     def _set_age(state, age):
         clocks = [n for n in jax.tree.leaves(state, is_leaf=is_clock) if is_clock(n)]
         if not clocks:
-            raise ValueError("random_start_age needs a time_limit inside the environment it is given.")
+            raise ValueError(
+                "random_start_age needs a time_limit inside the environment it is given."
+            )
         return jax.tree.map(
             lambda n: n._replace(age=age) if is_clock(n) else n, state, is_leaf=is_clock
         )
@@ -162,7 +164,8 @@ def contain_nan(env: Environment) -> Environment:
         successor = _where(bad, state.observation, timestep.next_observation)
         observation = _where(bad, state.observation, timestep.observation)
         metrics = {
-            name: jnp.where(jnp.isfinite(value), value, 0.0) for name, value in timestep.metrics.items()
+            name: jnp.where(jnp.isfinite(value), value, 0.0)
+            for name, value in timestep.metrics.items()
         }
         timestep = TimeStep(
             observation=observation,

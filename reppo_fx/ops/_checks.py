@@ -42,4 +42,9 @@ def require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def match_dtype(value: Any, like: Array) -> Array:
     """`value` (often a Python float or a bool array) as an array of `like`'s dtype."""
+    if not jnp.issubdtype(like.dtype, jnp.floating):
+        raise ValueError(
+            f"an array of dtype {like.dtype} was given where floating-point numbers are needed; "
+            "cast it first, or a discount of 0.99 would be cut to 0."
+        )
     return jnp.asarray(value).astype(like.dtype)

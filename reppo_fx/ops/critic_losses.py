@@ -65,8 +65,10 @@ def self_prediction_loss(
     """
     require_same_shape(predicted_embeddings=predicted_embeddings, next_embeddings=next_embeddings)
     require_same_shape(predicted_rewards=predicted_rewards, rewards=rewards, terminated=terminated)
-    embedding_error = jnp.square(predicted_embeddings - jax.lax.stop_gradient(next_embeddings))
-    reward_error = jnp.square(predicted_rewards - jax.lax.stop_gradient(rewards))
+    embedding_gap = predicted_embeddings - jax.lax.stop_gradient(next_embeddings)
+    reward_gap = predicted_rewards - jax.lax.stop_gradient(rewards)
+    # Masked before squaring: a NaN in a row that does not count must not reach the gradient either.
+    embedding_gap = jnp.where(terminated[..., None], jnp.zeros_like(embedding_gap), embedding_gap)
+    reward_gap = jnp.where(terminated, jnp.zeros_like(reward_gap), reward_gap)
     features = predicted_embeddings.shape[-1] + 1
-    error = (embedding_error.sum(-1) + reward_error) / features
-    return jnp.where(terminated, jnp.zeros_like(error), error)
+    return (jnp.square(embedding_gap).sum(-1) + jnp.square(reward_gap)) / features

@@ -26,12 +26,12 @@ class Duals(NamedTuple):
     opt_state: optax.OptState
 
     @property
-    def temperature(self) -> Float[Array, ""]:
+    def temperature(self) -> Float[Array, "..."]:
         """`α`, reward per nat of entropy."""
         return jnp.exp(self.params.log_temperature)
 
     @property
-    def multiplier(self) -> Float[Array, ""]:
+    def multiplier(self) -> Float[Array, "..."]:
         """`β`, loss per nat of KL."""
         return jnp.exp(self.params.log_multiplier)
 
@@ -60,7 +60,9 @@ def dual_init(
     """
     for name, value in (("temperature", temperature), ("multiplier", multiplier)):
         if isinstance(value, float | int) and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be positive, its logarithm is what is learned.")
+            raise ValueError(
+                f"{name} is {value}; it must be positive, its logarithm is what is learned."
+            )
     dtype = jnp.result_type(float)
     params = DualParams(
         jnp.log(jnp.asarray(temperature, dtype)), jnp.log(jnp.asarray(multiplier, dtype))

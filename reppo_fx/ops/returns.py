@@ -131,7 +131,8 @@ def generalized_advantages(
     `δ_t = r_t + γ (1 − terminated_t) V(x_{t+1}) − V(x_t)`
     `A_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) A_{t+1}`
 
-    which is `lambda_returns(…) − V(x_t)`; the identity is how it is computed.
+    which is `lambda_returns(…) − V(x_t)` where `next_values[t]` is `values[t+1]` on every row that goes on;
+    that difference is what is computed.
 
     Args:
         rewards: `r_t`.

@@ -31,8 +31,8 @@ def statistics_init(example: PyTree) -> RunningStatistics:
     >>> print(statistics_init({"state": jnp.ones(3)}).mean["state"])
     [0. 0. 0.]
     """
-    mean = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-    var = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), example)
+    mean = jax.tree.map(lambda x: jnp.zeros(x.shape, _float_dtype(x)), example)
+    var = jax.tree.map(lambda x: jnp.ones(x.shape, _float_dtype(x)), example)
     return RunningStatistics(mean, var, jnp.zeros((), jnp.result_type(float)))
 
 
@@ -60,7 +60,9 @@ def statistics_update(statistics: RunningStatistics, batch: PyTree) -> RunningSt
     """
     sizes = {_rows(x, mean) for x, mean in _leaf_pairs(batch, statistics.mean)}
     if len(sizes) != 1:
-        raise ValueError(f"the leaves of batch hold {sorted(sizes)} rows; they must hold the same number.")
+        raise ValueError(
+            f"the leaves of batch hold {sorted(sizes)} rows; they must hold the same number."
+        )
     added = jnp.asarray(sizes.pop(), statistics.count.dtype)
     total = statistics.count + added
     share = added / total
@@ -101,6 +103,11 @@ def statistics_normalize(
         return (x - mean) / jnp.sqrt(var + match_dtype(variance_floor, var))
 
     return jax.tree.map(normalize, batch, statistics.mean, statistics.var)
+
+
+def _float_dtype(x: Array) -> jnp.dtype:
+    """Statistics of integer observations are floating-point too."""
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 
 
 def _leading(x: Array, mean: Array) -> tuple[int, ...]:

@@ -33,6 +33,11 @@ def _log_prob_of_pre_tanh(u: Array, mean: Array, std: Array) -> Array:
     return jnp.sum(normal - log_slope, axis=-1)
 
 
+def _clipped_arctanh(action: Array, clip: ScalarLike) -> Array:
+    limit = 1.0 - match_dtype(clip, action)
+    return jnp.arctanh(jnp.clip(action, -limit, limit))
+
+
 def tanh_normal_sample(
     key: Key[Array, ""] | jax.Array,
     mean: Float[Array, "*batch d"],
@@ -95,8 +100,7 @@ def tanh_normal_log_prob(
         given = "both" if action is not None else "neither"
         raise ValueError(f"exactly one of action and pre_tanh must be given, not {given}.")
     if pre_tanh is None:
-        limit = 1.0 - match_dtype(clip, mean)
-        pre_tanh = jnp.arctanh(jnp.clip(action, -limit, limit))
+        pre_tanh = _clipped_arctanh(action, clip)
     return _log_prob_of_pre_tanh(pre_tanh, mean, std)
 
 
@@ -186,7 +190,7 @@ def tanh_normal_kl_sampled(
     if clip is None:
         new = _log_prob_of_pre_tanh(u, mean_new, std_new)
     else:
-        new = tanh_normal_log_prob(mean_new, std_new, jnp.tanh(u), clip=clip)
+        new = _log_prob_of_pre_tanh(_clipped_arctanh(jnp.tanh(u), clip), mean_new, std_new)
     return jnp.mean(old - new, axis=0)
 
 

@@ -1,6 +1,7 @@
-"""The command line: `reppo-fx train`, `reppo-fx eval`. Flags come from the settings' own types, with Tyro."""
+"""The command line: `reppo-fx train`, `reppo-fx eval`. Flags come from the settings' own types, with Tyro.
 
-from __future__ import annotations
+No postponed annotations here: Tyro reads types that are made while running.
+"""
 
 import argparse
 import dataclasses
@@ -85,8 +86,12 @@ def _commands(config: Config, hyperparameters: Hyperparameters, chosen_preset: s
         """Where the defaults below come from; cpu is small, dmc and humanoid are the published settings."""
         out: Path | None = None
         """Folder for the results; must be new or empty."""
-        config: Flat[config_type] = config_type()  # type: ignore[valid-type]
-        hyperparameters: Flat[hyperparameter_type] = hyperparameter_type()  # type: ignore[valid-type]
+        config: Flat[config_type] = dataclasses.field(default_factory=config_type)  # type: ignore[valid-type]
+        """Static: changing one of these compiles another program."""
+        hyperparameters: Flat[hyperparameter_type] = dataclasses.field(  # type: ignore[valid-type]
+            default_factory=hyperparameter_type
+        )
+        """Traced: numbers, which can also be swept in one program from Python (rx.grid)."""
 
     @dataclasses.dataclass(frozen=True)
     class Eval:
@@ -144,7 +149,9 @@ def _run_eval(arguments: Any, console: Console) -> int:
     episodes = evaluate(policies, jax.random.key(arguments.seed))
     means = episodes.returns.mean(1)
     for index, (mean, std) in enumerate(zip(means, episodes.returns.std(1), strict=True)):
-        console.print(f"seed {index}: return {mean:.1f} ± {std:.1f} over {arguments.episodes} episodes")
+        console.print(
+            f"seed {index}: return {mean:.1f} ± {std:.1f} over {arguments.episodes} episodes"
+        )
     console.print(
         f"{description['task']}: return {means.mean():.1f} ± {means.std():.1f} over {len(means)} seeds"
     )
@@ -169,5 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
         Console(stderr=True).print(f"reppo-fx: {error}", style="red", soft_wrap=True, markup=False)
         return 2
     except KeyboardInterrupt:
-        Console(stderr=True).print("reppo-fx: interrupted before anything was measured.", style="red")
+        Console(stderr=True).print(
+            "reppo-fx: interrupted before anything was measured.", style="red"
+        )
         return INTERRUPTED

@@ -41,12 +41,18 @@ def metric_columns() -> list[str]:
 
 
 def describe_run(
-    train: Train, task: str, preset: str, num_seeds: int, seed: int, hyperparameters: Hyperparameters
+    train: Train,
+    task: str,
+    preset: str,
+    num_seeds: int,
+    seed: int,
+    hyperparameters: Hyperparameters,
 ) -> dict[str, Any]:
     """Everything needed to repeat a run and to load its policy."""
     parts = train.env.observation
     observation = {
-        name: list(part.shape) for name, part in (parts if isinstance(parts, dict) else {"": parts}).items()
+        name: list(part.shape)
+        for name, part in (parts if isinstance(parts, dict) else {"": parts}).items()
     }
     return {
         "version": VERSION,
@@ -107,9 +113,7 @@ class MetricsFile:
         flat = _flatten(metrics)
         for seed in range(len(metrics.env_steps)):
             values = [_number(flat[name][seed]) for name in _metric_names()]
-            self._writer.writerow(
-                [seed, int(metrics.env_steps[seed]), f"{seconds:.3f}", *values]
-            )
+            self._writer.writerow([seed, int(metrics.env_steps[seed]), f"{seconds:.3f}", *values])
         self._file.flush()
 
     def close(self) -> None:
@@ -133,7 +137,9 @@ def load_policies(folder: str | Path) -> Policy:
     description = read_config(folder)
     path = folder / "policy.eqx"
     if not path.is_file():
-        raise ValueError(f"{folder} has no policy.eqx; the run ended before its first training step.")
+        raise ValueError(
+            f"{folder} has no policy.eqx; the run ended before its first training step."
+        )
     like = eqx.filter_eval_shape(lambda: _blank_policies(description))
     try:
         return eqx.tree_deserialise_leaves(path, like)
@@ -162,7 +168,7 @@ def _blank_policies(description: dict[str, Any]) -> Policy:
     shapes = environment["observation"]
     spec = {k: jax.ShapeDtypeStruct(tuple(v), jnp.result_type(float)) for k, v in shapes.items()}
     part = environment["actor_part"]
-    observation = spec[""] if "" in spec else spec
+    observation = spec.get("", spec)
     size = shapes[""][0] if "" in shapes else shapes[part][0]
 
     def blank(key: jax.Array) -> Policy:
@@ -204,7 +210,9 @@ def _flatten(metrics: Metrics) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int | str:
-    return int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else f"{float(value):.6g}"
+    return (
+        int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else f"{float(value):.6g}"
+    )
 
 
 def _versions() -> dict[str, str]:

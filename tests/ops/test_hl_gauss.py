@@ -1,0 +1,217 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+from scipy.stats import norm
+
+from reppo_fx.ops import hl_gauss_loss, hl_gauss_support, hl_gauss_targets, hl_gauss_value
+
+SCALES = [1e-3, 1.0, 150.0, 1e5]
+BINS = 51
+
+
+def values_across(support, count=41):
+    """Values over the support, both ends and both sides beyond them included."""
+    low, high = float(support[0]), float(support[-1])
+    margin = 0.1 * (high - low)
+    inside = np.linspace(low, high, count)
+    return jnp.asarray([low - margin, *inside, high + margin], support.dtype)
+
+
+def targets_by_scipy(values, support, sigma_ratio=0.75):
+    """The definition, in float64 and in the units of the support."""
+    centres = np.asarray(support, np.float64)
+    width = (centres[-1] - centres[0]) / (len(centres) - 1)
+    edges = centres[0] + width * (np.arange(len(centres) + 1) - 0.5)
+    clipped = np.clip(np.asarray(values, np.float64), centres[0], centres[-1])[:, None]
+    sigma = sigma_ratio * width
+    upper = norm.sf(edges[:-1], clipped, sigma) - norm.sf(edges[1:], clipped, sigma)
+    lower = norm.cdf(edges[1:], clipped, sigma) - norm.cdf(edges[:-1], clipped, sigma)
+    mass = np.where(edges[:-1] > clipped, upper, lower)
+    return mass / mass.sum(-1, keepdims=True)
+
+
+def test_support_by_hand():
+    np.testing.assert_array_equal(hl_gauss_support(-1.0, 3.0, 5), [-1.0, 0.0, 1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.3, 0.7), (0.1, 150.1), (-1e5, 1e5), (-7e-4, 1e-3)])
+def test_support_hits_both_ends_exactly_and_is_evenly_spaced(low, high):
+    support = hl_gauss_support(low, high, 151)
+    assert support[0] == np.float32(low)
+    assert support[-1] == np.float32(high)
+    # Each centre carries a few roundings of the larger end.
+    spread = np.max(np.abs(np.diff(np.float64(support)) - (high - low) / 150))
+    assert spread < 4 * np.finfo(np.float32).eps * max(abs(low), abs(high))
+
+
+def test_support_takes_traced_ends():
+    traced = jax.jit(lambda low, high: hl_gauss_support(low, high, 5))(-1.0, 3.0)
+    np.testing.assert_array_equal(traced, hl_gauss_support(-1.0, 3.0, 5))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_targets_equal_scipy_in_float64(scale, low):
+    support = hl_gauss_support(low * scale, scale, BINS)
+    values = values_across(support)
+    # float32 knows a position among 50 bins to about 50 · 6e-8 · 2 bin widths.
+    np.testing.assert_allclose(
+        hl_gauss_targets(values, support), targets_by_scipy(values, support), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("sigma_ratio", [0.1, 0.75, 3.0])
+def test_targets_equal_scipy_at_every_width_in_float64(sigma_ratio):
+    with jax.enable_x64(True):
+        support = hl_gauss_support(-10.0, 10.0, BINS)
+        values = values_across(support)
+        targets = hl_gauss_targets(values, support, sigma_ratio)
+        expected = targets_by_scipy(values, support, sigma_ratio)
+        np.testing.assert_allclose(targets, expected, rtol=1e-7, atol=1e-13)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_targets_keep_the_digits_of_small_masses(scale):
+    support = hl_gauss_support(-scale, scale, BINS)
+    middle = support[BINS // 2 : BINS // 2 + 1]
+    targets, expected = hl_gauss_targets(middle, support)[0], targets_by_scipy(middle, support)[0]
+    # Masses from 1e-9 up are right to 0.1 %, in both tails alike.
+    seen = expected > 1e-9
+    assert seen.sum() > 8
+    np.testing.assert_allclose(targets[seen], expected[seen], rtol=1e-3)
+    np.testing.assert_allclose(targets, targets[::-1], rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_targets_are_probabilities_everywhere(scale):
+    support = hl_gauss_support(-scale, scale, BINS)
+    targets = hl_gauss_targets(values_across(support, count=501), support)
+    assert np.all(targets >= 0.0)
+    # A float32 sum of 51 numbers that add up to one.
+    np.testing.assert_allclose(targets.sum(-1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_value_of_a_target_is_the_target_away_from_the_ends(scale):
+    support = hl_gauss_support(-scale, scale, BINS)
+    width = 2 * scale / (BINS - 1)
+    # Five widths (6.7 σ) inside, nothing is cut off; binning a normal of 0.75 widths shifts its
+    # mean by 1e-5 widths; float32 adds about 1e-5 widths more.
+    values = jnp.linspace(-scale + 5 * width, scale - 5 * width, 200)
+    expected = hl_gauss_value(jnp.log(hl_gauss_targets(values, support)), support)
+    np.testing.assert_allclose(expected, values, rtol=0, atol=1e-4 * width)
+
+
+def test_values_outside_the_support_count_as_its_ends():
+    support = hl_gauss_support(0.0, 1.0, 11)
+    targets = hl_gauss_targets(jnp.array([-5.0, 0.0, 1.0, 7.0]), support)
+    np.testing.assert_array_equal(targets[0], targets[1])
+    np.testing.assert_array_equal(targets[2], targets[3])
+    # At an end the bin there is whole and the other half of the normal is missing: mirror images.
+    np.testing.assert_allclose(targets[1], targets[2][::-1], rtol=1e-4, atol=1e-9)
+
+
+def test_loss_of_uniform_logits_is_log_bins():
+    support = hl_gauss_support(0.0, 1.0, 16)
+    loss = hl_gauss_loss(jnp.zeros((3, 16)), jnp.array([0.0, 0.3, 1.0]), support)
+    np.testing.assert_allclose(loss, np.log(16.0), rtol=1e-6)
+
+
+def test_loss_is_the_cross_entropy_with_scipys_targets():
+    support = hl_gauss_support(-1.0, 1.0, BINS)
+    values = values_across(support)
+    logits = jax.random.normal(jax.random.key(0), (len(values), BINS))
+    wide = np.float64(logits)
+    log_softmax = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    expected = -np.sum(targets_by_scipy(values, support) * log_softmax, -1)
+    np.testing.assert_allclose(hl_gauss_loss(logits, values, support), expected, rtol=1e-5)
+
+
+def test_loss_is_smallest_where_the_prediction_is_the_target():
+    support = hl_gauss_support(-1.0, 1.0, 21)
+    values = jnp.array([-0.5, 0.0, 0.73])
+    best = jnp.log(hl_gauss_targets(values, support) + 1e-30)
+    gradient = jax.grad(lambda logits: hl_gauss_loss(logits, values, support).sum())(best)
+    np.testing.assert_allclose(gradient, np.zeros_like(gradient), atol=1e-6)
+    entropy = hl_gauss_loss(best, values, support)
+    assert np.all(hl_gauss_loss(best[::-1], values, support)[::2] > entropy[::2] + 0.1)
+
+
+def test_loss_is_finite_for_enormous_logits():
+    support = hl_gauss_support(0.0, 1.0, 3)
+    logits = jnp.array([[1e4, 0.0, -1e4]])
+
+    def loss(logits):
+        return hl_gauss_loss(logits, jnp.array([1.0]), support).sum()
+
+    value, gradient = jax.value_and_grad(loss)(logits)
+    assert np.isfinite(value)
+    assert value > 1e4 / 2
+    assert np.all(np.isfinite(gradient))
+
+
+def test_no_gradient_reaches_the_target():
+    support = hl_gauss_support(0.0, 1.0, 7)
+    logits = jax.random.normal(jax.random.key(0), (3, 7))
+    into_logits, into_targets = jax.grad(
+        lambda x, g: hl_gauss_loss(x, g, support).sum(), argnums=(0, 1)
+    )(logits, jnp.array([0.1, 0.5, 1.0]))
+    np.testing.assert_array_equal(into_targets, np.zeros(3))
+    assert np.all(np.abs(into_logits).max(-1) > 1e-3)
+
+
+def test_gradients_of_the_loss_and_of_the_value():
+    with jax.enable_x64(True):
+        support = hl_gauss_support(-1.0, 2.0, 7)
+        logits = jax.random.normal(jax.random.key(0), (3, 7), jnp.float64)
+        values = jnp.array([-1.0, 0.2, 3.0])
+        check_grads(jax.jit(lambda x: hl_gauss_loss(x, values, support)), [logits], 1, rtol=1e-5)
+        check_grads(jax.jit(lambda x: hl_gauss_value(x, support)), [logits], 1, rtol=1e-5)
+
+
+def test_value_of_one_hot_logits_is_that_centre():
+    support = hl_gauss_support(-2.0, 2.0, 5)
+    values = hl_gauss_value(1e3 * jnp.eye(5), support)
+    np.testing.assert_array_equal(values, support)
+
+
+def test_value_stays_inside_the_support():
+    support = hl_gauss_support(0.0, 150.0, 151)
+    logits = 100.0 * jax.random.normal(jax.random.key(0), (1000, 151))
+    values = hl_gauss_value(logits, support)
+    # The softmax sums to one within 151 roundings.
+    assert values.min() >= 0.0
+    assert values.max() <= 150.0 * (1 + 151 * np.finfo(np.float32).eps)
+
+
+def test_too_few_bins_are_refused():
+    with pytest.raises(ValueError, match="num_bins is 1; a support needs at least 2"):
+        hl_gauss_support(0.0, 1.0, 1)
+
+
+@pytest.mark.parametrize("ends", [(1.0, 1.0), (2, -2)])
+def test_ends_out_of_order_are_refused(ends):
+    with pytest.raises(ValueError, match=f"v_min is {ends[0]} and v_max is {ends[1]}"):
+        hl_gauss_support(*ends, 5)
+
+
+@pytest.mark.parametrize("logits_shape", [(4, 5), ()])
+@pytest.mark.parametrize("function", ["loss", "value"])
+def test_logits_without_one_entry_per_bin_are_refused(
+    unchecked_annotations, logits_shape, function
+):
+    support, logits = hl_gauss_support(0.0, 1.0, 6), jnp.zeros(logits_shape)
+    message = rf"logits is \[{', '.join(map(str, logits_shape))}\] .* 6 entries, one per bin"
+    with pytest.raises(ValueError, match=message):
+        if function == "loss":
+            hl_gauss_loss(logits, jnp.zeros(4), support)
+        else:
+            hl_gauss_value(logits, support)
+
+
+def test_targets_with_other_axes_than_the_logits_are_refused(unchecked_annotations):
+    support = hl_gauss_support(0.0, 1.0, 6)
+    with pytest.raises(ValueError, match=r"logits is \[4, 6\] but targets is \[4, 1\]"):
+        hl_gauss_loss(jnp.zeros((4, 6)), jnp.zeros((4, 1)), support)
