@@ -22,17 +22,24 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Small enough for two cores; chosen by measurement, see the README.
     "cpu": (
         Config(
-            total_steps=400_000,
+            total_steps=250_000,
             num_envs=64,
             num_steps=32,
             num_epochs=4,
             num_minibatches=8,
             num_evals=10,
-            num_eval_envs=32,
-            actor_width=128,
-            critic_width=128,
+            num_eval_envs=16,
+            training_time_limit=200,
+            actor_width=64,
+            critic_width=64,
         ),
-        Hyperparameters(learning_rate=1e-3),
+        Hyperparameters(
+            learning_rate=3e-3,
+            discount=0.98,
+            trace_decay=0.98,
+            entropy_target=1.5,
+            min_std=0.05,
+        ),
     ),
     # The setting behind the published DMC numbers.
     "dmc": (Config(), Hyperparameters()),

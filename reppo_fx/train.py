@@ -28,11 +28,12 @@ from .ops import (
     statistics_update,
     tanh_normal_sample,
 )
+from .optimizers import make_optimizer
 from .policy import Policy
 from .rollout import Rollout, RolloutState, count_nonfinite, rollout
 from .settings import Config, Hyperparameters, check_hyperparameters
 from .targets import Batch, flatten_batch, make_batch
-from .update import Learner, LearnerMetrics, LearnerState, learner_init, make_optimizer, update
+from .update import Learner, LearnerMetrics, LearnerState, learner_init, update
 
 
 class TrainState(NamedTuple):
@@ -123,11 +124,10 @@ class Train:
         self, state: TrainState, count: int | Array
     ) -> tuple[TrainState, TrainingMetrics]:
         """`count ≥ 1` iterations, which may be traced; the metrics are those of the last one."""
-        _, shapes = jax.eval_shape(self.iteration, state)
+        step = jax.jit(self.iteration)  # traced once for both uses below
+        _, shapes = jax.eval_shape(step, state)
         metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.fori_loop(
-            0, count, lambda _, carry: self.iteration(carry[0]), (state, metrics)
-        )
+        return jax.lax.fori_loop(0, count, lambda _, carry: step(carry[0]), (state, metrics))
 
     def evaluate(self, state: TrainState) -> Episodes:
         """`config.num_eval_envs` episodes with the deterministic policy; the state is left as it is."""
@@ -176,7 +176,8 @@ def make_train(
         networks: builds actor and critic; default `networks.make_networks` with the config's sizes.
         value_function: how the critic is read and trained; default by `config.critic`.
         actor_objective: default by `config.policy_gradient` and friends, from `objectives`.
-        optimizer: `(hyperparameters, config) -> optax.GradientTransformation`; default `update.make_optimizer`.
+        optimizer: `(hyperparameters, config) -> optax.GradientTransformation`; default `optimizers.make_optimizer`;
+            wrap yours in `optimizers.skip_nonfinite` to keep divergence contained.
 
     Returns:
         A callable with the methods `init`, `iteration`, `evaluate`; see `Train`.

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from .networks import Networks, ValueFunction
 from .objectives import ActorObjective
 from .ops import DualParams, Duals, dual_init, dual_loss, dual_update, self_prediction_loss
+from .optimizers import count_skipped, make_dual_optimizer
 from .targets import Batch
 
 
@@ -23,7 +24,11 @@ class LearnerState(NamedTuple):
     actor_opt_state: optax.OptState
     critic_opt_state: optax.OptState
     duals: Duals
-    skipped_updates: Int[Array, ""]
+
+    @property
+    def skipped_updates(self) -> Int[Array, ""]:
+        """Gradient steps that were dropped because they were not finite."""
+        return count_skipped((self.actor_opt_state, self.critic_opt_state, self.duals.opt_state))
 
 
 class LearnerMetrics(NamedTuple):
@@ -38,8 +43,6 @@ class LearnerMetrics(NamedTuple):
     entropy: Float[Array, ""]
     temperature: Float[Array, ""]
     multiplier: Float[Array, ""]
-    critic_grad_norm: Float[Array, ""]
-    actor_grad_norm: Float[Array, ""]
 
 
 class Learner(NamedTuple):
@@ -52,28 +55,11 @@ class Learner(NamedTuple):
     action_size: int
 
 
-def make_optimizer(hyperparameters: Any, config: Any) -> optax.GradientTransformation:
-    """Adam behind a bound on the global norm, both from traced hyperparameters.
-
-    The learning rate goes linearly from `learning_rate` to `final_learning_rate` times that.
-    """
-    return optax.chain(
-        optax.clip_by_global_norm(hyperparameters.max_grad_norm),
-        optax.adam(learning_rate_schedule(hyperparameters, config)),
-    )
-
-
-def learning_rate_schedule(hyperparameters: Any, config: Any) -> optax.Schedule:
-    """Step size of the n-th gradient step."""
-    end = hyperparameters.learning_rate * hyperparameters.final_learning_rate
-    return optax.linear_schedule(hyperparameters.learning_rate, end, config.num_updates)
-
-
 def learner_init(networks: Networks, learner: Learner, hyperparameters: Any) -> LearnerState:
     """Fresh optimizer states and multipliers for these networks."""
     hp, config = hyperparameters, learner.config
     optimizer = learner.optimizer(hp, config)
-    dual_optimizer = optax.adam(learning_rate_schedule(hp, config))
+    dual_optimizer = make_dual_optimizer(hp, config)
     duals = dual_init(hp.initial_temperature, hp.initial_multiplier, dual_optimizer)
     shared = config.dual_optimizer == "actor"
     return LearnerState(
@@ -81,7 +67,6 @@ def learner_init(networks: Networks, learner: Learner, hyperparameters: Any) -> 
         actor_opt_state=optimizer.init((networks.actor, duals.params if shared else None)),
         critic_opt_state=optimizer.init(networks.critic),
         duals=duals._replace(opt_state=optax.EmptyState()) if shared else duals,
-        skipped_updates=jnp.zeros((), jnp.int32),
     )
 
 
@@ -122,10 +107,9 @@ def critic_step(
         state.networks.critic, batch, learner, hyperparameters
     )
     optimizer = learner.optimizer(hyperparameters, learner.config)
-    updates, opt_state = optimizer.update(gradients, state.critic_opt_state)
+    updates, opt_state = optimizer.update(gradients, state.critic_opt_state, state.networks.critic)
     critic = optax.apply_updates(state.networks.critic, updates)
     networks = state.networks._replace(critic=critic)
-    metrics["critic_grad_norm"] = optax.global_norm(gradients)
     return state._replace(networks=networks, critic_opt_state=opt_state), metrics
 
 
@@ -151,12 +135,12 @@ def policy_step(
     if config.dual_optimizer == "actor":
         params = (state.networks.actor, state.duals.params)
         grads = (gradients, jax.grad(dual_loss)(state.duals.params, *constraint))
-    updates, opt_state = optimizer.update(grads, state.actor_opt_state)
+    updates, opt_state = optimizer.update(grads, state.actor_opt_state, params)
     actor, dual_params = optax.apply_updates(params, updates)
     if dual_params is not None:
         duals = state.duals._replace(params=dual_params)
     else:
-        dual_optimizer = optax.adam(learning_rate_schedule(hp, config))
+        dual_optimizer = make_dual_optimizer(hp, config)
         duals = dual_update(state.duals, *constraint, optimizer=dual_optimizer)
     metrics = {
         "actor_loss": loss,
@@ -164,7 +148,6 @@ def policy_step(
         "entropy": jnp.mean(terms.entropy),
         "temperature": duals.temperature,
         "multiplier": duals.multiplier,
-        "actor_grad_norm": optax.global_norm(gradients),
     }
     networks = state.networks._replace(actor=actor)
     return state._replace(networks=networks, actor_opt_state=opt_state, duals=duals), metrics
@@ -173,15 +156,10 @@ def policy_step(
 def minibatch_step(
     state: LearnerState, key: Array, batch: Batch, learner: Learner, hyperparameters: Any
 ) -> tuple[LearnerState, LearnerMetrics]:
-    """Critic, actor, duals on one minibatch; the whole step is dropped if anything in it is not finite."""
-    new, critic_metrics = critic_step(state, batch, learner, hyperparameters)
-    new, policy_metrics = policy_step(new, key, batch, learner, hyperparameters)
-    ok = _all_finite((new.networks, new.duals, critic_metrics, policy_metrics))
-    kept = jax.tree.map(lambda x, y: jnp.where(ok, x, y), new, state)
-    skipped = state.skipped_updates + (~ok).astype(jnp.int32)
-    return kept._replace(skipped_updates=skipped), LearnerMetrics(
-        **critic_metrics, **policy_metrics
-    )
+    """Critic, actor, duals on one minibatch."""
+    state, critic_metrics = critic_step(state, batch, learner, hyperparameters)
+    state, policy_metrics = policy_step(state, key, batch, learner, hyperparameters)
+    return state, LearnerMetrics(**critic_metrics, **policy_metrics)
 
 
 def update(
@@ -219,7 +197,3 @@ def update(
 
     state, metrics = jax.lax.scan(epoch, state, jax.random.split(key, config.num_epochs))
     return state, jax.tree.map(lambda x: x[-1], metrics)
-
-
-def _all_finite(tree: Any) -> Bool[Array, ""]:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -150,22 +150,22 @@ def test_the_host_loop_stops_with_an_evaluation_of_what_it_has(train):
 
 
 ABLATIONS = {
-    "authors": dict(
-        kl_estimator="sampled_clipped",
-        statistics="step",
-        dual_optimizer="actor",
-        noise="reused",
-        mask_truncated=True,
-    ),
-    "no KL": dict(kl_constraint="none"),
-    "KL penalty, sampled": dict(kl_constraint="penalty", kl_estimator="sampled"),
-    "no HL-Gauss": dict(critic="squared"),
-    "no normalization": dict(norm="none"),
-    "layer norm, no observation statistics": dict(norm="layer", statistics="none"),
-    "no auxiliary task": dict(self_prediction=False),
-    "score function with Q": dict(policy_gradient="score"),
-    "score function with GAE": dict(policy_gradient="score_gae"),
-    "several value samples, constant offset": dict(num_value_samples=3, critic_offset="constant"),
+    "authors": {
+        "kl_estimator": "sampled_clipped",
+        "statistics": "step",
+        "dual_optimizer": "actor",
+        "noise": "reused",
+        "mask_truncated": True,
+    },
+    "no KL": {"kl_constraint": "none"},
+    "KL penalty, sampled": {"kl_constraint": "penalty", "kl_estimator": "sampled"},
+    "no HL-Gauss": {"critic": "squared"},
+    "no normalization": {"norm": "none"},
+    "layer norm, no observation statistics": {"norm": "layer", "statistics": "none"},
+    "no auxiliary task": {"self_prediction": False},
+    "score function with Q": {"policy_gradient": "score"},
+    "score function with GAE": {"policy_gradient": "score_gae"},
+    "several value samples, constant offset": {"num_value_samples": 3, "critic_offset": "constant"},
 }
 
 
@@ -310,11 +310,11 @@ def test_iteration_statistics_are_those_of_the_batch_and_first_used_at_once(trai
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (dict(num_minibatches=3), "num_minibatches is 3, but num_envs . num_steps = 4 . 8 = 32"),
-        (dict(num_envs=0), "num_envs is 0; it must be at least 1"),
-        (dict(norm="batch"), "norm is 'batch'; allowed are 'rms', 'layer', 'none'"),
-        (dict(num_bins=1), "num_bins is 1"),
-        (dict(action_limit=2.0), "action_limit is 2.0"),
+        ({"num_minibatches": 3}, "num_minibatches is 3, but num_envs . num_steps = 4 . 8 = 32"),
+        ({"num_envs": 0}, "num_envs is 0; it must be at least 1"),
+        ({"norm": "batch"}, "norm is 'batch'; allowed are 'rms', 'layer', 'none'"),
+        ({"num_bins": 1}, "num_bins is 1"),
+        ({"action_limit": 2.0}, "action_limit is 2.0"),
     ],
 )
 def test_bad_static_settings_get_a_sentence(changes, sentence):
@@ -325,11 +325,11 @@ def test_bad_static_settings_get_a_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (dict(discount=1.1), r"discount is 1.1; it must be in \[0, 1\]"),
-        (dict(trace_decay=-0.1), "trace_decay is -0.1"),
-        (dict(v_min=5.0, v_max=5.0), "v_min is 5.0 and v_max is 5.0; v_min must be below v_max"),
-        (dict(learning_rate=0.0), "learning_rate is 0.0; it must be positive"),
-        (dict(kl_target=float("nan")), "kl_target is nan; it must be finite"),
+        ({"discount": 1.1}, r"discount is 1.1; it must be in \[0, 1\]"),
+        ({"trace_decay": -0.1}, "trace_decay is -0.1"),
+        ({"v_min": 5.0, "v_max": 5.0}, "v_min is 5.0 and v_max is 5.0; v_min must be below v_max"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
+        ({"kl_target": float("nan")}, "kl_target is nan; it must be finite"),
     ],
 )
 def test_bad_hyperparameters_get_a_sentence(train, changes, sentence):

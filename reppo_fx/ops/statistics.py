@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +105,7 @@ def statistics_normalize(
     return jax.tree.map(normalize, batch, statistics.mean, statistics.var)
 
 
-def _float_dtype(x: Array) -> jnp.dtype:
+def _float_dtype(x: Any) -> jnp.dtype:
     """Statistics of integer observations are floating-point too."""
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
 

@@ -1,0 +1,167 @@
+"""Who may know whom, read from the source; and what `import reppo_fx` leaves out."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "reppo_fx"
+
+PIECES = {"ops", "networks", "envs", "settings"}
+MIDDLE = {"rollout", "targets", "objectives", "update", "evaluate", "policy"}
+BELOW_RUN = PIECES | MIDDLE | {"train", "sweep", "presets"}
+
+# For each part (a module or folder of reppo_fx), the parts that it may import. Another part must be
+# placed here before it passes.
+MAY_IMPORT = {
+    "ops": {"ops"},
+    "envs": {"ops", "envs"},
+    "networks": {"ops"},
+    "settings": {"ops"},
+    "presets": {"settings", "envs"},
+    **dict.fromkeys(MIDDLE, PIECES | MIDDLE),
+    "train": PIECES | MIDDLE,
+    "sweep": PIECES | MIDDLE | {"train"},
+    "__init__": BELOW_RUN,
+    "run": BELOW_RUN | {"run", "__init__"},
+    "__main__": {"run"},
+}
+OPS_MAY_IMPORT = {"jax", "chex", "jaxtyping", "optax", *sys.stdlib_module_names}
+
+HEAVY = ["mujoco", "mujoco_playground", "brax", "orbax", "matplotlib", "rich", "tyro", "pandas"]
+HOST_MODULES = {"time", "datetime", "threading", "subprocess", "logging"}
+HOST_CALLS = {"print", "open", "input", "breakpoint"}
+HOST_ATTRIBUTES = {"io_callback", "pure_callback", "debug_callback", "debug", "host_callback"}
+
+SOURCES = {path.relative_to(ROOT): path.read_text() for path in sorted(ROOT.rglob("*.py"))}
+
+
+def part_of(path):
+    """`envs/base.py` -> `envs`, `train.py` -> `train`."""
+    return path.parts[0].removesuffix(".py")
+
+
+def of_parts(*parts):
+    return [path for path in SOURCES if part_of(path) in parts]
+
+
+def imported_modules(path, source):
+    """Absolute names of all modules and members that a file imports, also inside functions."""
+    package = ["reppo_fx", *path.parts[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join(base + ([node.module] if node.module else []))
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imported_parts(path, source):
+    """The parts of reppo_fx that a file imports; a name of the package itself counts as `__init__`."""
+    parts = set()
+    for name in imported_modules(path, source):
+        if name.split(".")[0] == "reppo_fx":
+            second = [*name.split("."), "__init__"][1]
+            parts.add(second if second in MAY_IMPORT else "__init__")
+    return parts
+
+
+def host_effects(source):
+    """Calls and imports that touch the world outside the compiled program, with their lines."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = {alias.name.split(".")[0] for alias in node.names} & HOST_MODULES
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").split(".") if not node.level else []
+            names = ({*module[:1]} & HOST_MODULES) | (
+                {*module[1:], *(alias.name for alias in node.names)} & HOST_ATTRIBUTES
+            )
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            names = {node.func.id} & HOST_CALLS
+        elif isinstance(node, ast.Attribute):
+            names = {node.attr} & (HOST_ATTRIBUTES | {"open", "write_text", "write_bytes"})
+        else:
+            names = set()
+        found |= {(node.lineno, name) for name in names}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_every_file_imports_only_the_parts_it_may_know(path):
+    allowed = MAY_IMPORT[part_of(path)]
+    assert imported_parts(path, SOURCES[path]) <= allowed
+
+
+@pytest.mark.parametrize("path", of_parts("ops"), ids=str)
+def test_ops_import_nothing_but_jax_and_its_small_neighbours(path):
+    inside = "reppo_fx.ops."
+    others = {n for n in imported_modules(path, SOURCES[path]) if not n.startswith(inside)}
+    assert {name.split(".")[0] for name in others} <= OPS_MAY_IMPORT
+
+
+@pytest.mark.parametrize("path", of_parts("ops"), ids=str)
+def test_ops_import_each_other_relatively_so_that_the_folder_can_be_renamed(path):
+    assert "reppo_fx" not in SOURCES[path]
+
+
+@pytest.mark.parametrize("path", of_parts("__init__", *BELOW_RUN), ids=str)
+def test_no_host_effect_below_run(path):
+    assert host_effects(SOURCES[path]) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("from ..train import make_train", "train"),
+        ("from .. import train", "train"),
+        ("from reppo_fx.run import loop", "run"),
+        ("import reppo_fx.sweep", "sweep"),
+        ("def f():\n    from ..run.loop import go", "run"),
+        ("import reppo_fx as rx", "__init__"),
+        ("from .. import make_train", "__init__"),
+        ("from .base import TimeStep", "envs"),
+    ],
+)
+def test_the_reader_of_imports_sees(source, part):
+    assert imported_parts(Path("envs/somewhere.py"), source) == {part}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "print(1)",
+        "with open('x'): pass",
+        "path.open('w')",
+        "import time",
+        "from time import perf_counter",
+        "jax.debug.print('x')",
+        "from jax import debug",
+        "from jax.experimental import io_callback",
+        "import jax\njax.pure_callback(f, x)",
+        "from jax.debug import callback",
+    ],
+)
+def test_the_reader_of_host_effects_sees(source):
+    assert host_effects(source)
+
+
+def test_the_reader_of_host_effects_ignores_docstrings():
+    assert host_effects('"""\n>>> print(open(time.time()))\n"""') == []
+
+
+def test_import_leaves_the_heavy_packages_out():
+    code = "import json, sys, reppo_fx; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
+    assert "jax" in loaded
+    assert loaded & set(HEAVY) == set()
