@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -203,6 +203,7 @@ class Networks(NamedTuple):
     critic: Any
 
 
+@runtime_checkable
 class MakeNetworks(Protocol):
     """Builds the networks from a key, the sizes of what they see, the value function and the settings."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class ActorTerms(NamedTuple):
     kl: Float[Array, "*batch"]
 
 
+@runtime_checkable
 class ActorObjective(Protocol):
     """The signature shared by all objectives."""
 

@@ -72,6 +72,12 @@ def test_auto_reset_draws_a_fresh_start_at_every_refresh():
     assert len(set(starts)) == 4
 
 
+def test_where_reset_is_cheap_every_episode_has_its_own_start():
+    _, steps = play(envs.auto_reset(probes.reward_by_observation()), 100)
+    # 100 draws of -1 or 1, not 100 times the same: mean 0, standard error 0.1.
+    assert abs(np.asarray(steps.observation).mean()) < 0.4
+
+
 def test_random_start_age_moves_only_the_first_episode():
     env = envs.random_start_age(envs.auto_reset(envs.time_limit(counter(), 10)), 10)
     batch = envs.batch(env)

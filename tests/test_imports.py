@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "reppo_fx"
 
-PIECES = {"ops", "networks", "envs", "settings"}
+PIECES = {"ops", "networks", "envs", "settings", "optimizers"}
 MIDDLE = {"rollout", "targets", "objectives", "update", "evaluate", "policy"}
 BELOW_RUN = PIECES | MIDDLE | {"train", "sweep", "presets"}
 
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "envs": {"ops", "envs"},
     "networks": {"ops"},
     "settings": {"ops"},
+    "optimizers": set(),
     "presets": {"settings", "envs"},
     **dict.fromkeys(MIDDLE, PIECES | MIDDLE),
     "train": PIECES | MIDDLE,
@@ -91,6 +92,10 @@ def host_effects(source):
             names = set()
         found |= {(node.lineno, name) for name in names}
     return sorted(found)
+
+
+def test_every_part_has_its_place():
+    assert {part_of(path) for path in SOURCES} <= set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

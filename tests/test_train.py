@@ -98,7 +98,8 @@ def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
     leaves_close(over_settings, vmapped(jnp.stack([keys[0], keys[0]]), settings)[1])
 
 
-def test_every_hyperparameter_is_traced_and_shares_one_compilation(train):
+def test_every_hyperparameter_is_traced_and_shares_one_compilation():
+    train = rx.make_train(probes.terminating_reward(4), TINY)
     counted = jax.jit(chex.assert_max_traces(lambda key, hp: train(key, hp), n=1))
     base = rx.Hyperparameters(*map(float, HP))
     reference = counted(jax.random.key(0), base)
@@ -290,7 +291,8 @@ def test_a_diverging_member_stays_finite_says_when_and_leaves_its_neighbours_alo
     keys, settings = members(2)
     wild = settings._replace(learning_rate=settings.learning_rate.at[1].set(1e38))
     state, metrics = vmapped(keys, wild)
-    chex.assert_tree_all_finite((state.learner, metrics))
+    # Diagnostics of what diverged may say nan; parameters, optimizer and statistics may not.
+    chex.assert_tree_all_finite((state.learner, state.rollout.statistics))
     assert int(metrics.training.diverged_at[1, -1]) == TINY.steps_per_iteration
     assert int(metrics.training.skipped_updates[1, -1]) > 0
     assert int(metrics.training.diverged_at[0, -1]) == -1

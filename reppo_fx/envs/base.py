@@ -47,6 +47,7 @@ class Environment(NamedTuple):
         critic_part: name of the part that the critic sees (may be privileged).
         refresh: `state -> state`, called once before every rollout: the place for work that transforms need
             now and then but that is too dear for every step (fresh reset states).
+        cheap_reset: a reset costs no more than a step, so that `auto_reset` may draw one in every step.
     """
 
     name: str
@@ -58,9 +59,10 @@ class Environment(NamedTuple):
     actor_part: str = "state"
     critic_part: str = "state"
     refresh: Callable[[Any], Any] = _keep
+    cheap_reset: bool = False
 
 
-def select_part(observation: PyTree[Array], part: str) -> Array:
+def select_part(observation: Any, part: str) -> Any:
     """The named part of a dict observation; a plain array is its only part.
 
     >>> select_part({"state": 1, "privileged_state": 2}, "privileged_state")

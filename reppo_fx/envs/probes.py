@@ -51,7 +51,7 @@ def _probe(name, draw, reward, length=None):
         return ProbeState(key, shown, clock), timestep
 
     observation = jax.ShapeDtypeStruct((1,), jnp.result_type(float))
-    return Environment(name, reset, step, observation, action_size=1)
+    return Environment(name, reset, step, observation, action_size=1, cheap_reset=True)
 
 
 def constant_reward() -> Environment:

@@ -67,15 +67,16 @@ def time_limit(env: Environment, length: int) -> Environment:
 def auto_reset(env: Environment) -> Environment:
     """Start a new episode in the step that ends one; `next_observation` stays the true successor.
 
-    The start is drawn by `refresh`, once per rollout, because a simulator's reset costs as much as a step
-    or more: an instance that ends twice within one rollout starts twice from the same state. Every leaf of
-    the state is replaced at an end, so nothing (no NaN either) survives it.
+    A simulator's reset costs as much as a step or more, so the start is drawn by `refresh`, once per rollout:
+    an instance that ends twice within one rollout starts twice from the same state. Where the environment
+    says `cheap_reset`, every episode has its own start. Every leaf of the state is replaced at an end, so
+    nothing (no NaN either) survives it.
     """
 
-    def draw(key):
+    def draw(inner, key):
         key, reset_key = jax.random.split(key)
         start, observation = env.reset(reset_key)
-        return start, observation, key
+        return AutoResetState(inner, start, observation, key)
 
     def reset(key):
         key, first_key = jax.random.split(key)
@@ -83,6 +84,8 @@ def auto_reset(env: Environment) -> Environment:
         return AutoResetState(inner, inner, observation, key), observation
 
     def step(state, action):
+        if env.cheap_reset:
+            state = draw(state.inner, state.key)
         inner, timestep = env.step(state.inner, action)
         ended = timestep.terminated | timestep.truncated
         inner = _where(ended, state.start, inner)
@@ -90,8 +93,7 @@ def auto_reset(env: Environment) -> Environment:
         return state._replace(inner=inner), timestep._replace(observation=observation)
 
     def refresh(state):
-        start, observation, key = draw(state.key)
-        return AutoResetState(env.refresh(state.inner), start, observation, key)
+        return draw(env.refresh(state.inner), state.key)
 
     return env._replace(reset=reset, step=step, refresh=refresh)
 

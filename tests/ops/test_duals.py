@@ -132,12 +132,17 @@ def test_another_optimizer_takes_the_place_of_adam():
     assert jax.tree.structure(new) == jax.tree.structure(duals)
 
 
+def test_the_default_learning_rate_is_the_published_one():
+    new = dual_update(dual_init(1.0, 1.0), **batch(entropy=1.0, kl=0.3), **TARGETS)
+    # The first step of Adam is the learning rate itself, against the sign of the gradient.
+    np.testing.assert_allclose(new.params, [-3e-4, 3e-4], rtol=1e-4)
+
+
 def test_the_learning_rate_may_differ_among_members_of_a_vmap():
     duals = dual_init(1.0, 1.0)
     given = batch(entropy=1.0, kl=0.3)
     rates = np.float32([0.0, 0.01, 0.1])
     members = jax.vmap(lambda rate: dual_update(duals, **given, **TARGETS, learning_rate=rate))
     stacked = members(rates)
-    # The first step of Adam is the learning rate itself, against the sign of the gradient.
     np.testing.assert_allclose(stacked.params.log_temperature, -rates, rtol=1e-4)
     np.testing.assert_allclose(stacked.multiplier, np.exp(rates), rtol=1e-4)

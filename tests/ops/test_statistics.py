@@ -119,6 +119,13 @@ def test_normalize_by_hand():
     np.testing.assert_allclose(normalized, [[2.0, 0.0], [0.0, 2.0]], rtol=1e-6)
 
 
+def test_the_default_variance_floor_is_one_hundredth():
+    statistics = RunningStatistics(jnp.zeros(1), jnp.array([0.03]), jnp.ones(()))
+    np.testing.assert_allclose(
+        statistics_normalize(statistics, np.ones(1, np.float32)), [5.0], rtol=1e-6
+    )
+
+
 def test_normalizing_what_was_seen_gives_mean_zero_and_variance_one():
     everything = rows(300)
     normalized = statistics_normalize(seen([everything]), everything, variance_floor=0.0)
