@@ -53,7 +53,7 @@ class Norm(eqx.Module):
         self.bias = jnp.zeros((size,)) if kind == "layer" else None
 
     def __call__(self, x: Float[Array, "*batch size"]) -> Float[Array, "*batch size"]:
-        if self.kind == "none":
+        if self.scale is None:
             return x
         if self.kind == "layer":
             x = x - jnp.mean(x, axis=-1, keepdims=True)

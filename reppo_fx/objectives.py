@@ -139,6 +139,10 @@ def gae_objective(
 ) -> ActorTerms:
     """Score function with GAE on the actions taken, weighted by how much likelier they have become."""
     del q_value
+    if batch.advantage is None:
+        raise ValueError(
+            "gae_objective needs advantages: set policy_gradient='score_gae' in the Config."
+        )
     mean, std = actor(batch.actor_observation, hyperparameters.min_std)
     sample_key, kl_key = jax.random.split(key)
     entropy = -tanh_normal_sample(sample_key, mean, std).log_prob

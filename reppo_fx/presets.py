@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from .envs import unknown_name
 from .settings import Config, Hyperparameters
 
-_AUTHORS = {
+_AUTHORS: dict[str, Any] = {
     "kl_estimator": "sampled_clipped",
     "num_kl_samples": 16,
     "critic_offset": "trainable",
@@ -53,7 +54,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
 }
 
 
-def preset(name: str, **config_changes: object) -> tuple[Config, Hyperparameters]:
+def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
     """A named pair of settings, with fields of the config changed.
 
     Args:

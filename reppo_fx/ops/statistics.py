@@ -16,7 +16,7 @@ class RunningStatistics(NamedTuple):
 
     mean: PyTree[Float[Array, "..."]]
     var: PyTree[Float[Array, "..."]]
-    count: Float[Array, ""]
+    count: Float[Array, ""]  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
 
 
 def statistics_init(example: PyTree) -> RunningStatistics:

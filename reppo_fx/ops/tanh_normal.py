@@ -99,7 +99,7 @@ def tanh_normal_log_prob(
     if (action is None) == (pre_tanh is None):
         given = "both" if action is not None else "neither"
         raise ValueError(f"exactly one of action and pre_tanh must be given, not {given}.")
-    if pre_tanh is None:
+    if action is not None:
         pre_tanh = _clipped_arctanh(action, clip)
     return _log_prob_of_pre_tanh(pre_tanh, mean, std)
 

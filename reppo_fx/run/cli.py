@@ -86,9 +86,9 @@ def _commands(config: Config, hyperparameters: Hyperparameters, chosen_preset: s
         """Where the defaults below come from; cpu is small, dmc and humanoid are the published settings."""
         out: Path | None = None
         """Folder for the results; must be new or empty."""
-        config: Flat[config_type] = dataclasses.field(default_factory=config_type)  # type: ignore[valid-type]
+        config: Flat[config_type] = dataclasses.field(default_factory=config_type)  # type: ignore
         """Static: changing one of these compiles another program."""
-        hyperparameters: Flat[hyperparameter_type] = dataclasses.field(  # type: ignore[valid-type]
+        hyperparameters: Flat[hyperparameter_type] = dataclasses.field(  # type: ignore
             default_factory=hyperparameter_type
         )
         """Traced: numbers, which can also be swept in one program from Python (rx.grid)."""

@@ -83,7 +83,7 @@ class Display:
         )
 
 
-def count(number: float) -> str:
+def count(number: float | int) -> str:
     """`1234567` as `1.23M`.
 
     >>> count(950), count(12_345), count(1_234_567)

@@ -85,7 +85,7 @@ def train_to_folder(
                 continue
             metrics_file.write(progress.seconds, progress.metrics)
             steps.append(progress.env_steps)
-            returns.append(progress.metrics.eval_return)
+            returns.append(np.asarray(progress.metrics.eval_return))
             mean, spread = float(returns[-1].mean()), float(returns[-1].std())
             display.evaluated(progress.env_steps, progress.seconds, mean, spread)
     metrics_file.close()
@@ -108,7 +108,7 @@ def summary(task: str, result: RunResult) -> str:
     ending = "stopped at" if result.interrupted else "after"
     seeds = "1 seed" if len(last) == 1 else f"± {last.std():.1f} over {len(last)} seeds"
     return (
-        f"{task}: return {last.mean():.1f} ({seeds}) {ending} {count(result.env_steps[-1])} steps each, "
+        f"{task}: return {last.mean():.1f} ({seeds}) {ending} {count(int(result.env_steps[-1]))} steps each, "
         f"{result.seconds:.0f} s in all, compilation included; see {result.folder}/"
     )
 

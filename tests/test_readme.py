@@ -1,0 +1,60 @@
+"""The README's Python snippets run as they stand, on a probe instead of the simulator and in small sizes."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import reppo_fx as rx
+from reppo_fx.envs import probes
+
+README = Path(__file__).parents[1] / "README.md"
+SNIPPETS = [
+    code
+    for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    if "load_policy" not in code  # needs a run on disk; see test_run.py
+]
+SMALL = {
+    "total_steps": 64,
+    "num_envs": 4,
+    "num_steps": 8,
+    "num_epochs": 1,
+    "num_minibatches": 2,
+    "num_evals": 2,
+    "num_eval_envs": 2,
+    "actor_width": 8,
+    "critic_width": 8,
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    config, preset = rx.Config, rx.preset
+    probe = lambda name: probes.match_observation()._replace(episode_length=5)
+
+    def small_preset(name, **changes):
+        changed, hyperparameters = preset(name, **changes)
+        return dataclasses.replace(changed, **SMALL), hyperparameters
+
+    monkeypatch.setattr(rx.envs, "playground", probe)
+    monkeypatch.setattr(rx, "Config", lambda **changes: config(**{**changes, **SMALL}))
+    monkeypatch.setattr(rx, "preset", small_preset)
+
+
+def test_there_is_a_snippet_for_each_of_the_three_users():
+    assert len(SNIPPETS) == 3
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_snippet_runs(small, number):
+    scope = {}
+    exec(SNIPPETS[number], scope)
+    if "runs" in scope:
+        assert scope["runs"].metrics.eval_return.shape == (6, 8, 2)
+
+
+def test_every_public_name_is_exported_and_documented():
+    for name in rx.__all__:
+        assert getattr(rx, name) is not None
+        assert name.startswith("__") or name == "PRESETS" or getattr(rx, name).__doc__, name
