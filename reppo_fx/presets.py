@@ -36,6 +36,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
         ),
         Hyperparameters(
             learning_rate=3e-3,
+            final_learning_rate=0.1,
             discount=0.98,
             trace_decay=0.98,
             entropy_target=1.5,

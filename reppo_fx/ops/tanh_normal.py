@@ -96,12 +96,12 @@ def tanh_normal_log_prob(
     >>> f"{tanh_normal_log_prob(jnp.zeros(1), jnp.ones(1), jnp.zeros(1)):.4f}"
     '-0.9189'
     """
-    if (action is None) == (pre_tanh is None):
-        given = "both" if action is not None else "neither"
-        raise ValueError(f"exactly one of action and pre_tanh must be given, not {given}.")
-    if action is not None:
-        pre_tanh = _clipped_arctanh(action, clip)
-    return _log_prob_of_pre_tanh(pre_tanh, mean, std)
+    if pre_tanh is not None and action is None:
+        return _log_prob_of_pre_tanh(pre_tanh, mean, std)
+    if action is not None and pre_tanh is None:
+        return _log_prob_of_pre_tanh(_clipped_arctanh(action, clip), mean, std)
+    given = "both" if action is not None else "neither"
+    raise ValueError(f"exactly one of action and pre_tanh must be given, not {given}.")
 
 
 def tanh_normal_mode(mean: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
