@@ -9,6 +9,7 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
+from reppo_fx.presets import CLEANER
 from reppo_fx.targets import evaluate_states
 from reppo_fx.train import network_inputs
 
@@ -25,6 +26,7 @@ CONFIG = rx.Config(
     actor_width=32,
     critic_width=32,
     num_bins=61,
+    **CLEANER,
 )
 # A target of minus five nats lets the temperature, and with it the entropy bonus, fall to almost nothing.
 HP = rx.Hyperparameters(

@@ -12,6 +12,7 @@ import reppo_fx as rx
 from reppo_fx import objectives
 from reppo_fx.envs import probes
 from reppo_fx.envs.base import Environment
+from reppo_fx.presets import CLEANER
 from reppo_fx.run.loop import compile_programs, run_loop
 
 TINY = rx.Config(
@@ -26,6 +27,7 @@ TINY = rx.Config(
     actor_width=8,
     critic_width=8,
     num_bins=21,
+    **CLEANER,
 )
 HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
 
@@ -342,6 +344,12 @@ def test_bad_hyperparameters_get_a_sentence(train, changes, sentence):
 def test_an_unknown_episode_length_is_asked_for():
     with pytest.raises(ValueError, match="episode_length is not set, and constant_reward has none"):
         rx.make_train(probes.constant_reward(), tiny(episode_length=None))
+
+
+def test_the_authors_preset_is_the_default_and_cpu_makes_the_cleaner_choices():
+    assert rx.preset("authors")[0] == rx.Config() == rx.preset("dmc")[0]
+    cpu = dataclasses.asdict(rx.preset("cpu")[0])
+    assert all(cpu[name] == choice for name, choice in CLEANER.items())
 
 
 def test_unknown_preset_gets_the_nearest_name():
