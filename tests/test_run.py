@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -101,12 +100,12 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
     out = tmp_path / "run"
     update = session.Display.update
 
-    def interrupt_once(self, env_steps, seconds):
+    def interrupt(self, env_steps, seconds):
         update(self, env_steps, seconds)
-        if env_steps == 96:
+        if env_steps == 32:  # the first call is always one iteration
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(session.Display, "update", interrupt_once)
+    monkeypatch.setattr(session.Display, "update", interrupt)
     code = cli.main(["train", "probe", *TINY, "--total-steps", "25600", "--out", str(out)])
     assert code == 130
     assert "stopped at" in capsys.readouterr().out
@@ -116,9 +115,8 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
         "curve.png",
         "policy.eqx",
     }
-    assert int(rows(out)[-1]["env_steps"]) < 25600
+    assert [int(row["env_steps"]) for row in rows(out)] == [32, 32]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert threading.active_count() >= 1
 
 
 @pytest.mark.parametrize(
@@ -184,7 +182,7 @@ def test_the_command_learns_a_real_task(tmp_path):
     """Balancing starts near 200 and ends near 1000; 500 as the mean of two seeds leaves a wide margin."""
     pytest.importorskip("mujoco_playground")
     command = [sys.executable, "-m", "reppo_fx", "train", "CartpoleBalance", "--seeds", "2"]
-    command += ["--total-steps", "160000", "--num-evals", "4", "--out", str(tmp_path / "run")]
+    command += ["--num-evals", "4", "--out", str(tmp_path / "run")]
     # A run's programs are worth optimizing, unlike the tests' own.
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     root = Path(rx.__file__).parents[1]
