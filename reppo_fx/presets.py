@@ -32,14 +32,14 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Small enough for two cores; chosen by measurement, see the README.
     "cpu": (
         Config(
-            total_steps=360_000,
+            total_steps=300_000,
             num_envs=64,
             num_steps=32,
             num_epochs=4,
             num_minibatches=8,
             num_evals=10,
             num_eval_envs=16,
-            training_time_limit=200,
+            training_time_limit=100,
             actor_width=64,
             critic_width=64,
             **CLEANER,
@@ -50,6 +50,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
             discount=0.98,
             trace_decay=0.98,
             entropy_target=1.5,
+            initial_temperature=0.03,
             min_std=0.05,
         ),
     ),

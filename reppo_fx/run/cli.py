@@ -177,6 +177,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print(
-            "reppo-fx: interrupted before anything was measured.", style="red"
+            "reppo-fx: interrupted at once; metrics.csv has what was measured.", style="red"
         )
         return INTERRUPTED
