@@ -2,6 +2,7 @@
 
 from . import envs
 from .evaluate import Episodes, evaluate_policy
+from .iteration import TrainState, make_policy
 from .networks import (
     Actor,
     Critic,
@@ -46,7 +47,7 @@ from .policy import Policy
 from .presets import PRESETS, preset
 from .settings import Config, Hyperparameters
 from .sweep import Runs, grid, sweep
-from .train import Metrics, Train, TrainState, make_policy, make_train
+from .train import Metrics, Train, make_train
 
 __version__ = "0.1.0"
 

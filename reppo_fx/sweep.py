@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .envs import unknown_name
+from .iteration import TrainState
 from .settings import Hyperparameters, check_hyperparameters
-from .train import Metrics, Train, TrainState
+from .train import Metrics, Train
 
 
 class Runs(NamedTuple):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "reppo_fx"
 
 PIECES = {"ops", "networks", "envs", "settings", "optimizers"}
 MIDDLE = {"rollout", "targets", "objectives", "update", "evaluate", "policy"}
-BELOW_RUN = PIECES | MIDDLE | {"train", "sweep", "presets"}
+BELOW_RUN = PIECES | MIDDLE | {"iteration", "train", "sweep", "presets"}
 
 # For each part (a module or folder of reppo_fx), the parts that it may import. Another part must be
 # placed here before it passes.
@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "optimizers": set(),
     "presets": {"settings", "envs"},
     **dict.fromkeys(MIDDLE, PIECES | MIDDLE),
-    "train": PIECES | MIDDLE,
-    "sweep": PIECES | MIDDLE | {"train"},
+    "iteration": PIECES | MIDDLE,
+    "train": PIECES | MIDDLE | {"iteration"},
+    "sweep": PIECES | MIDDLE | {"iteration", "train"},
     "__init__": BELOW_RUN,
     "run": BELOW_RUN | {"run", "__init__"},
     "__main__": {"run"},

@@ -8,36 +8,10 @@ import numpy as np
 import pytest
 
 import reppo_fx as rx
+from benchmarks.probes import CONFIG, GAMMA, HP
 from reppo_fx.envs import probes
-from reppo_fx.presets import CLEANER
+from reppo_fx.iteration import network_inputs
 from reppo_fx.targets import evaluate_states
-from reppo_fx.train import network_inputs
-
-GAMMA = 0.9
-CONFIG = rx.Config(
-    total_steps=16_384,
-    num_envs=16,
-    num_steps=16,
-    num_epochs=4,
-    num_minibatches=4,
-    num_evals=1,
-    num_eval_envs=8,
-    episode_length=20,
-    actor_width=32,
-    critic_width=32,
-    num_bins=61,
-    **CLEANER,
-)
-# A target of minus five nats lets the temperature, and with it the entropy bonus, fall to almost nothing.
-HP = rx.Hyperparameters(
-    learning_rate=3e-3,
-    final_learning_rate=0.1,
-    discount=GAMMA,
-    v_min=-2.0,
-    v_max=12.0,
-    entropy_target=5.0,
-    initial_temperature=1e-3,
-)
 
 
 def learn(env, **changes):

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..iteration import TrainingMetrics, TrainState, make_policy
 from ..networks import Actor
 from ..ops import statistics_init
 from ..policy import Policy
 from ..settings import Config, Hyperparameters
-from ..train import Metrics, Train, TrainState, make_policy
+from ..train import Metrics, Train
+from ..update import LearnerMetrics
 
 VERSION = 1
 PACKAGES = (
@@ -193,9 +195,6 @@ def _blank_policies(description: dict[str, Any]) -> Policy:
 
 
 def _metric_names() -> list[str]:
-    from ..train import TrainingMetrics
-    from ..update import LearnerMetrics
-
     training = [name for name in TrainingMetrics._fields if name != "learner"]
     evaluation = ("eval_return", "eval_return_std", "eval_length")
     return [*evaluation, *training, *LearnerMetrics._fields]

@@ -15,8 +15,9 @@ import numpy as np
 from rich.console import Console
 
 from ..envs import make
+from ..iteration import TrainState
 from ..settings import Config, Hyperparameters, check_hyperparameters
-from ..train import Train, TrainState, make_train
+from ..train import Train, make_train
 from .display import Display, count
 from .loop import compile_programs, run_loop
 from .plots import plot_learning_curve
