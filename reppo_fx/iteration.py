@@ -194,14 +194,10 @@ def network_inputs(
 ) -> tuple[Array, Array]:
     """The actor's and the critic's part of an observation, normalized unless the config says not to."""
     if assembly.config.statistics != "none":
-        if (
-            statistics.count.ndim
-        ):  # statistics per row of a rollout: [T, ...] against [T, num_envs, ...]
-            expand = lambda x: x[:, None]
-            statistics = statistics._replace(
-                mean=jax.tree.map(expand, statistics.mean), var=jax.tree.map(expand, statistics.var)
-            )
-        observation = statistics_normalize(statistics, observation, hyperparameters.variance_floor)
+        normalize = statistics_normalize
+        if statistics.count.ndim:  # statistics per row of a rollout
+            normalize = jax.vmap(normalize, in_axes=(0, 0, None))
+        observation = normalize(statistics, observation, hyperparameters.variance_floor)
     env = assembly.env
     return select_part(observation, env.actor_part), select_part(observation, env.critic_part)
 

@@ -47,10 +47,11 @@ def statistics_update(statistics: RunningStatistics, batch: PyTree) -> RunningSt
         batch: observations with any leading axes in front of the example's own shape.
 
     Returns:
-        Statistics of everything, same structure.
+        Statistics of everything, same structure; unchanged by a batch without rows.
 
     Raises:
-        ValueError: if a leaf of `batch` does not end in the shape of the example.
+        ValueError: if the structure of `batch` is not that of the example, a leaf does not end in the
+            example's shape, or leaves hold different numbers of rows.
 
     Source: Chan, Golub & LeVeque (1983), eq. 2.1.
 
@@ -58,12 +59,15 @@ def statistics_update(statistics: RunningStatistics, batch: PyTree) -> RunningSt
     >>> print(stats.mean, stats.var, stats.count)
     [2.] [1.] 2.0
     """
-    sizes = {_rows(x, mean) for x, mean in _leaf_pairs(batch, statistics.mean)}
+    sizes = _rows_by_leaf(batch, statistics.mean)
     if len(sizes) != 1:
         raise ValueError(
             f"the leaves of batch hold {sorted(sizes)} rows; they must hold the same number."
         )
-    added = jnp.asarray(sizes.pop(), statistics.count.dtype)
+    rows = sizes.pop()
+    if rows == 0:
+        return statistics
+    added = jnp.asarray(rows, statistics.count.dtype)
     total = statistics.count + added
     share = added / total
 
@@ -94,10 +98,15 @@ def statistics_normalize(
     Returns:
         Normalized observations, same structure, shapes and dtypes.
 
+    Raises:
+        ValueError: if the structure of `batch` is not that of the statistics, or a leaf does not end in theirs.
+
     >>> stats = statistics_update(statistics_init(jnp.zeros(1)), jnp.array([[1.0], [3.0]]))
     >>> print(statistics_normalize(stats, jnp.array([4.0]), variance_floor=0.0))
     [2.]
     """
+
+    _rows_by_leaf(batch, statistics.mean)
 
     def normalize(x, mean, var):
         return (x - mean) / jnp.sqrt(var + match_dtype(variance_floor, var))
@@ -118,8 +127,12 @@ def _batch_mean(x: Array, mean: Array) -> Array:
     return jnp.mean(x, axis=_leading(x, mean))
 
 
-def _leaf_pairs(batch: PyTree, mean: PyTree) -> list[tuple[Array, Array]]:
-    return list(zip(jax.tree.leaves(batch), jax.tree.leaves(mean), strict=True))
+def _rows_by_leaf(batch: PyTree, mean: PyTree) -> set[int]:
+    given: Any = jax.tree.structure(batch)
+    held: Any = jax.tree.structure(mean)
+    if given != held:
+        raise ValueError(f"batch has the structure {given} but the statistics hold {held}.")
+    return set(map(_rows, jax.tree.leaves(batch), jax.tree.leaves(mean)))
 
 
 def _rows(x: Array, mean: Array) -> int:

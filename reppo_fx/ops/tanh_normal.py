@@ -91,14 +91,16 @@ def tanh_normal_log_prob(
         `log π(a)` in nats.
 
     Raises:
-        ValueError: if not exactly one of `action` and `pre_tanh` is given.
+        ValueError: if not exactly one of `action` and `pre_tanh` is given, or if shapes differ.
 
     >>> f"{tanh_normal_log_prob(jnp.zeros(1), jnp.ones(1), jnp.zeros(1)):.4f}"
     '-0.9189'
     """
     if pre_tanh is not None and action is None:
+        require_same_shape(pre_tanh=pre_tanh, mean=mean, std=std)
         return _log_prob_of_pre_tanh(pre_tanh, mean, std)
     if action is not None and pre_tanh is None:
+        require_same_shape(action=action, mean=mean, std=std)
         return _log_prob_of_pre_tanh(_clipped_arctanh(action, clip), mean, std)
     given = "both" if action is not None else "neither"
     raise ValueError(f"exactly one of action and pre_tanh must be given, not {given}.")

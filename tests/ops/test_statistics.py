@@ -159,3 +159,22 @@ def test_leaves_with_different_numbers_of_rows_are_refused():
     batch = {"a": np.zeros((5, 3), np.float32), "b": np.zeros((4, 2), np.float32)}
     with pytest.raises(ValueError, match=r"the leaves of batch hold \[4, 5\] rows"):
         statistics_update(statistics, batch)
+
+
+@pytest.mark.parametrize("function", [statistics_update, statistics_normalize])
+def test_another_structure_is_refused(function):
+    statistics = statistics_init({"state": np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match=r"batch has the structure .*'pixels'.* but .*'state'"):
+        function(statistics, {"pixels": np.zeros((5, 3), np.float32)})
+
+
+def test_a_leaf_that_would_only_broadcast_is_not_normalized():
+    statistics = statistics_init(np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"a leaf of batch is \[5, 1\] but the statistics hold"):
+        statistics_normalize(statistics, np.zeros((5, 1), np.float32))
+
+
+def test_a_batch_without_rows_changes_nothing():
+    before = seen([rows(10)])
+    after = statistics_update(before, np.zeros((0, 3), np.float32))
+    jax.tree.map(np.testing.assert_array_equal, after, before)

@@ -259,6 +259,13 @@ def test_exactly_one_of_action_and_pre_tanh():
         tanh_normal_log_prob(one, one, one, pre_tanh=one)
 
 
+@pytest.mark.parametrize("given", ["action", "pre_tanh"])
+def test_a_log_density_does_not_broadcast_by_accident(unchecked_annotations, given):
+    many, one = np.ones((5, 2), np.float32), np.ones(2, np.float32)
+    with pytest.raises(ValueError, match=rf"{given} is \[2\] but mean is \[5, 2\]"):
+        tanh_normal_log_prob(many, many, **{given: one})
+
+
 @pytest.mark.parametrize("num_samples", [0, -3])
 def test_at_least_one_sample(num_samples):
     one = np.ones(1, np.float32)
