@@ -44,9 +44,20 @@ from .ops import (
     tanh_normal_sample,
 )
 from .policy import Policy
+from .population import (
+    Halving,
+    Population,
+    PopulationMetrics,
+    PopulationState,
+    exploit_and_explore,
+    make_population,
+    successive_halving,
+)
 from .presets import PRESETS, preset
 from .settings import Config, Hyperparameters
-from .sweep import Runs, grid, sweep
+from .space import choice, grid, log_uniform, sample, uniform
+from .spread import Spread, spread_environments
+from .sweep import Best, Runs, sweep
 from .train import Metrics, Train, make_train
 
 __version__ = "0.1.0"
@@ -54,22 +65,29 @@ __version__ = "0.1.0"
 __all__ = [
     "PRESETS",
     "Actor",
+    "Best",
     "Config",
     "Critic",
     "DualParams",
     "Duals",
     "Episodes",
+    "Halving",
     "Hyperparameters",
     "Metrics",
     "Networks",
     "Policy",
+    "Population",
+    "PopulationMetrics",
+    "PopulationState",
     "RunningStatistics",
     "Runs",
+    "Spread",
     "TanhNormalSample",
     "Train",
     "TrainState",
     "ValueFunction",
     "categorical_value_function",
+    "choice",
     "dual_init",
     "dual_loss",
     "dual_update",
@@ -77,6 +95,7 @@ __all__ = [
     "envs",
     "evaluate_policy",
     "expected_actor_loss",
+    "exploit_and_explore",
     "generalized_advantages",
     "grid",
     "hl_gauss_loss",
@@ -85,18 +104,23 @@ __all__ = [
     "hl_gauss_value",
     "kl_constrained",
     "lambda_returns",
+    "log_uniform",
     "make_networks",
     "make_policy",
+    "make_population",
     "make_train",
     "pathwise_actor_loss",
     "preset",
+    "sample",
     "score_function_actor_loss",
     "self_prediction_loss",
+    "spread_environments",
     "squared_value_function",
     "squared_value_loss",
     "statistics_init",
     "statistics_normalize",
     "statistics_update",
+    "successive_halving",
     "sweep",
     "tanh_normal_entropy",
     "tanh_normal_kl",
@@ -104,4 +128,5 @@ __all__ = [
     "tanh_normal_log_prob",
     "tanh_normal_mode",
     "tanh_normal_sample",
+    "uniform",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,8 @@ from .ops import (
     tanh_normal_sample,
 )
 from .rollout import Transition
+
+STATES_AT_ONCE = 8192
 
 
 class Batch(NamedTuple):
@@ -97,11 +100,13 @@ def make_batch(
     samples, hp = config.num_value_samples, hyperparameters
 
     def value_rows(keys: Array, parts: tuple[Array, Array]) -> Successor:
-        return jax.vmap(
+        return map_rows(
             lambda key, actor_part, critic_part: evaluate_states(
                 key, networks, value_function, actor_part, critic_part, samples, hp
-            )
-        )(keys, *parts)
+            ),
+            keys,
+            *parts,
+        )
 
     successor = value_rows(keys, next_observations)
     reward = transitions.reward * hp.reward_scale
@@ -132,6 +137,24 @@ def make_batch(
         advantage=advantage,
     )
     return jax.lax.stop_gradient(batch)
+
+
+def map_rows(function: Callable[..., Any], keys: Array, *arrays: Array) -> Any:
+    """`vmap` over the rows `[T, num_envs, ...]`, in as many equal parts as keep activations small.
+
+    Hidden layers and logits of a whole rollout would take more memory than everything that is kept of it.
+    """
+    rows, num_envs = arrays[0].shape[:2]
+    parts = min(
+        n
+        for n in range(1, rows + 1)
+        if rows % n == 0 and (rows // n * num_envs <= STATES_AT_ONCE or n == rows)
+    )
+    if parts == 1:
+        return jax.vmap(function)(keys, *arrays)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (keys, *arrays))
+    mapped = jax.lax.map(lambda part: jax.vmap(function)(*part), split)
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), mapped)
 
 
 def flatten_batch(batch: Batch) -> Batch:

@@ -53,6 +53,8 @@ class Learner(NamedTuple):
     actor_objective: ActorObjective
     optimizer: Callable[[Any, Any], optax.GradientTransformation]
     action_size: int
+    place: Callable[[Batch], Batch] = lambda minibatch: minibatch
+    """Where a minibatch goes; `spread_environments` lays it over devices."""
 
 
 def learner_init(networks: Networks, learner: Learner, hyperparameters: Any) -> LearnerState:
@@ -189,7 +191,7 @@ def update(
 
         def step(state: LearnerState, xs: tuple[Array, Array]) -> Any:
             key, indices = xs
-            minibatch = jax.tree.map(lambda x: jnp.take(x, indices, axis=0), batch)
+            minibatch = learner.place(jax.tree.map(lambda x: jnp.take(x, indices, axis=0), batch))
             return minibatch_step(state, key, minibatch, learner, hyperparameters)
 
         state, metrics = jax.lax.scan(step, state, (keys, order))

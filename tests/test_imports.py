@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1] / "reppo_fx"
 
 PIECES = {"ops", "networks", "envs", "settings", "optimizers"}
 MIDDLE = {"rollout", "targets", "objectives", "update", "evaluate", "policy"}
-BELOW_RUN = PIECES | MIDDLE | {"iteration", "train", "sweep", "presets"}
+MEMBERS = {"space", "members", "sweep", "population", "spread"}
+BELOW_RUN = PIECES | MIDDLE | MEMBERS | {"iteration", "train", "presets"}
 
 # For each part (a module or folder of reppo_fx), the parts that it may import. Another part must be
 # placed here before it passes.
@@ -26,7 +27,11 @@ MAY_IMPORT = {
     **dict.fromkeys(MIDDLE, PIECES | MIDDLE),
     "iteration": PIECES | MIDDLE,
     "train": PIECES | MIDDLE | {"iteration"},
-    "sweep": PIECES | MIDDLE | {"iteration", "train"},
+    "space": {"settings", "envs"},
+    "members": {"settings"},
+    "sweep": PIECES | MIDDLE | {"iteration", "train", "members"},
+    "spread": {"settings", "iteration", "train", "members"},
+    "population": PIECES | MIDDLE | {"iteration", "train", "members", "space", "sweep"},
     "__init__": BELOW_RUN,
     "run": BELOW_RUN | {"run", "__init__"},
     "__main__": {"run"},
