@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import reppo_fx as rx
+from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import describe_run
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,14 +78,19 @@ def measure(arguments: argparse.Namespace) -> dict:
             f"return {np.mean(row['eval_return']):7.1f}  kl {np.mean(row['kl']):.3f}  {row['seconds']:.0f} s",
             flush=True,
         )
-    run = describe_run(
-        train, arguments.task, arguments.preset, arguments.seeds, arguments.seed, hyperparameters
+    plan = Plan(
+        task=arguments.task,
+        preset=arguments.preset,
+        config=config,
+        hyperparameters=hyperparameters,
+        num_seeds=arguments.seeds,
+        seed=arguments.seed,
     )
     return {
         "label": arguments.label,
         "date": datetime.date.today().isoformat(),
         "compile_seconds": round(compiled - started, 1),
-        **run,
+        **describe_run(train, plan),
         "evaluations": evaluations,
     }
 

@@ -105,7 +105,7 @@ class Runs(NamedTuple):
         return pandas.DataFrame(columns)
 
 
-def flatten_metrics(metrics: Metrics) -> dict[str, Array]:
+def flatten_metrics(metrics: Metrics) -> dict[str, Any]:
     """All metrics by their own names, without nesting."""
     top = {name: leaf for name, leaf in metrics._asdict().items() if name != "training"}
     training = metrics.training._asdict()

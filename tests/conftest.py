@@ -1,11 +1,19 @@
 """Shapes and dtypes written in annotations are enforced in every test; JAX runs on the CPU."""
 
+import atexit
 import os
 import sys
+import tempfile
 from importlib.metadata import version
 
 # Before JAX is imported; subprocesses inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# One cache of compiled programs for a test session and all its processes, gone with it.
+if "REPPO_FX_TEST_CACHE" not in os.environ:
+    folder = tempfile.TemporaryDirectory(prefix="reppo_fx-tests-")
+    atexit.register(folder.cleanup)
+    os.environ["REPPO_FX_TEST_CACHE"] = os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Programs here run for milliseconds and compile for seconds: with these, a sixth of that.
 QUICK = "--xla_backend_optimization_level=0"
 if version("jax").startswith("0.10."):
@@ -31,3 +39,14 @@ def unchecked_annotations():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def probe_task(monkeypatch):
+    """`make("probe")` gives a probe on the command line, so that no simulator is compiled."""
+    from reppo_fx.envs import probes
+    from reppo_fx.run import cli, session
+
+    make = lambda name: probes.match_observation()._replace(episode_length=6)
+    monkeypatch.setattr(session, "make", make)
+    monkeypatch.setattr(cli, "make", make)

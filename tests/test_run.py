@@ -1,6 +1,7 @@
 """The command line and what it leaves on disk, on a probe; and, marked slow, on a real task."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import reppo_fx as rx
-from reppo_fx.envs import probes
 from reppo_fx.run import cli, load_policy, session
+from reppo_fx.run.display import Display
 from reppo_fx.run.records import metric_columns
 
 SIZES = {
@@ -34,14 +36,6 @@ SIZES = {
 TINY = [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
 
 
-@pytest.fixture
-def probe_task(monkeypatch):
-    """`make("probe")` gives a probe, so that no simulator is compiled."""
-    make = lambda name: probes.match_observation()._replace(episode_length=6)
-    monkeypatch.setattr(session, "make", make)
-    monkeypatch.setattr(cli, "make", make)
-
-
 def rows(folder):
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
@@ -58,6 +52,7 @@ def test_train_then_eval(probe_task, tmp_path, capsys):
         "metrics.csv",
         "curve.png",
         "policy.eqx",
+        "checkpoints",
     }
 
     config = json.loads((out / "config.json").read_text())
@@ -83,6 +78,53 @@ def test_train_then_eval(probe_task, tmp_path, capsys):
         load_policy(out, seed=2)
     assert cli.main(["eval", str(out), "--episodes", "3"]) == 0
     assert "over 2 seeds" in capsys.readouterr().out
+
+
+def test_sweep_leaves_a_row_per_member_and_a_picture_per_axis(probe_task, tmp_path, capsys):
+    out = tmp_path / "run"
+    grid = ["--grid", "learning-rate=1e-3,1e-2", "kl_target=0.1,0.2,0.4"]
+    assert cli.main(["sweep", "probe", *TINY, *grid, "--out", str(out)]) == 0
+    line = (
+        r"probe: best of 6 settings \(learning_rate [\d.]+, kl_target [\d.]+\): return [\d.-]+ \(± "
+    )
+    assert re.search(line, capsys.readouterr().out)
+    table = rows(out)
+    assert list(table[0])[:6] == [
+        "setting",
+        "learning_rate",
+        "kl_target",
+        "seed",
+        "env_steps",
+        "seconds",
+    ]
+    assert len(table) == 4 * 6 * 2
+    last = table[-1]
+    assert (last["setting"], last["seed"], last["env_steps"]) == ("5", "1", "256")
+    assert (float(last["learning_rate"]), float(last["kl_target"])) == pytest.approx((1e-2, 0.4))
+    for picture in ("curve.png", "sweep_learning_rate.png", "sweep_kl_target.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    observation = jnp.array([[-1.0], [1.0]])
+    policies = [load_policy(out, seed=1, setting=setting)(observation) for setting in (0, 5)]
+    assert not np.array_equal(*policies)
+    with pytest.raises(ValueError, match="setting is 6; this run has settings 0 to 5"):
+        load_policy(out, setting=6)
+    assert cli.main(["eval", str(out), "--episodes", "2"]) == 0
+    assert "probe: learning_rate 0.01, kl_target 0.4, return" in capsys.readouterr().out
+
+
+def test_a_terminal_shows_settings_best_first():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    labels = [{"kl_target": value} for value in (0.1, 0.2, 0.4)]
+    display = Display(console, "probe", 1000, labels, num_seeds=2)
+    with display.training():
+        display.update(500, 2.0)
+        display.evaluated(500, 2.0, np.array([[1.0, 3.0], [np.nan, 9.0], [4.0, 6.0]]))
+    shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", screen.getvalue())
+    for text in ("500/1k steps", "1.5k steps/s", "best return 5.0 ± 1.0"):
+        assert text in shown
+    first, second, third = (shown.rindex(f" {value} ") for value in ("5.0", "2.0", "nan"))
+    assert first < second < third
 
 
 def test_a_saved_policy_acts_like_the_trained_one(probe_task, tmp_path):
@@ -116,6 +158,7 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
         "metrics.csv",
         "curve.png",
         "policy.eqx",
+        "checkpoints",
     }
     assert [int(row["env_steps"]) for row in rows(out)] == [32, 32]
     assert signal.getsignal(signal.SIGINT) is before
@@ -127,6 +170,16 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
         (["train", "probe", "--num-minibatches", "7"], "num_minibatches is 7"),
         (["train", "probe", "--discount", "1.5"], "discount is 1.5; it must be in [0, 1]"),
         (["train", "probe", "--seeds", "0"], "seeds is 0; at least 1 is needed"),
+        (["sweep", "probe"], "grid is empty; give what to sweep"),
+        (["sweep", "probe", "--grid", "kl_target"], "grid is 'kl_target'; it must be NAME=NUMBER"),
+        (["sweep", "probe", "--grid", "kl_target=a,b"], "grid is 'kl_target=a,b'; it must be"),
+        (
+            ["sweep", "probe", "--grid", "kl_targt=0.1"],
+            "unknown hyperparameter 'kl_targt'; did you mean 'kl_target'",
+        ),
+        (["sweep", "probe", "--grid", "discount=0.9,2"], "discount is 2.0; it must be in [0, 1]"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run: it has no config.json"),
+        (["train", "probe", "--out", "/proc/run"], "out is '/proc/run', which cannot be created"),
         (["train", "probe", "--preset", "cpuu"], "unknown preset 'cpuu'; did you mean 'cpu'"),
         (["eval", "nowhere"], "nowhere is not a run: it has no config.json"),
     ],

@@ -1,5 +1,6 @@
 """Playground and Brax behind the contract: true successors on real tasks. Compiled once per session."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,3 +137,28 @@ def test_brax_trains():
     _, metrics = jax.jit(train)(jax.random.key(0), hyperparameters)
     assert np.isfinite(metrics.eval_return).all()
     assert (np.asarray(metrics.eval_length) >= 1).all()
+
+
+@pytest.mark.slow
+def test_a_contact_rich_task_runs_under_the_member_axis():
+    pytest.importorskip("mujoco_playground")
+    config = rx.Config(
+        total_steps=8,
+        num_envs=2,
+        num_steps=4,
+        num_epochs=1,
+        num_minibatches=2,
+        num_evals=1,
+        num_eval_envs=1,
+        episode_length=4,
+        actor_width=8,
+        critic_width=8,
+    )
+    train = rx.make_train(rx.envs.playground("HopperHop"), config)
+    settings = rx.grid(learning_rate=[1e-3, 1e-3, 1e-2])
+    runs = rx.sweep(train, settings, num_seeds=1, key=jax.random.key(0))
+    chex.assert_tree_all_finite((runs.metrics, runs.state.tree.learner.networks))
+    weights = jax.tree.leaves(runs.state.tree.learner.networks.actor)[0]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+    assert runs.state.tree.iteration.tolist() == [[1]] * 3

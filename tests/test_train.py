@@ -137,17 +137,20 @@ def test_state_is_arrays_with_the_same_structure_and_types_after_every_step(trai
 
 def test_the_host_loop_gives_the_numbers_of_train(train):
     keys = jax.random.split(jax.random.key(5), 2)
-    programs = compile_programs(train, keys, HP)
-    rows = [p.metrics for p in run_loop(train, programs, keys, HP) if p.metrics is not None]
-    expected = jax.jit(jax.vmap(train, in_axes=(0, None)))(keys, HP)[1]
+    settings = jax.tree.map(lambda leaf: jnp.full(2, leaf), HP)
+    programs = compile_programs(train, keys, settings)
+    state = programs.init(keys, settings)
+    rows = [p.metrics for p in run_loop(train, programs, state) if p.metrics is not None]
+    expected = jax.jit(jax.vmap(train))(keys, settings)[1]
     leaves_close(jax.tree.map(lambda *x: np.stack(x, 1), *rows), expected)
 
 
 def test_the_host_loop_stops_with_an_evaluation_of_what_it_has(train):
     keys = jax.random.split(jax.random.key(5), 2)
-    programs = compile_programs(train, keys, HP)
+    settings = jax.tree.map(lambda leaf: jnp.full(2, leaf), HP)
+    programs = compile_programs(train, keys, settings)
     stop = iter([False, False, True] + [True] * 100)
-    seen = list(run_loop(train, programs, keys, HP, should_stop=lambda: next(stop)))
+    seen = list(run_loop(train, programs, programs.init(keys, settings), lambda: next(stop)))
     assert seen[-1].metrics is not None
     assert seen[-1].env_steps == 32 < TINY.total_steps
 

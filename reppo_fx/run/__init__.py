@@ -1,5 +1,13 @@
-"""The host side: loop, progress, records, pictures, command line. Nothing else in the package imports it."""
+"""The host side: loop, progress, records, checkpoints, pictures, command line. Nothing else imports it."""
 
+from .checkpoints import CheckpointError, Checkpoints, Restored
 from .records import load_policies, load_policy, read_config
 
-__all__ = ["load_policies", "load_policy", "read_config"]
+__all__ = [
+    "CheckpointError",
+    "Checkpoints",
+    "Restored",
+    "load_policies",
+    "load_policy",
+    "read_config",
+]

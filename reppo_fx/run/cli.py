@@ -1,10 +1,11 @@
-"""The command line: `reppo-fx train`, `reppo-fx eval`. Flags come from the settings' own types, with Tyro.
+"""The command line: `reppo-fx train`, `sweep`, `eval`. Flags come from the settings' own types, with Tyro.
 
 No postponed annotations here: Tyro reads types that are made while running.
 """
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,12 +19,14 @@ from ..envs import make
 from ..evaluate import evaluate_policy
 from ..presets import PRESETS, preset
 from ..settings import CHOICES, Config, Hyperparameters
+from .plan import Plan
 from .records import load_policies, read_config
 
 DEFAULT_TASK = "CartpoleBalance"
 DEFAULT_PRESET = "cpu"
 DEFAULT_SEEDS = 3
 INTERRUPTED = 130
+RESUME = "--resume"
 
 Flat = tyro.conf.OmitArgPrefixes
 
@@ -64,34 +67,57 @@ def _help_of(cls: type) -> dict[str, str]:
     return {p.arg_name: (p.description or "") for p in parsed.params}
 
 
-def _commands(config: Config, hyperparameters: Hyperparameters, chosen_preset: str) -> Any:
-    """The command types, with the preset's values as defaults."""
+def _commands(
+    config: Config, hyperparameters: Hyperparameters, chosen_preset: str, saved: Plan | None
+) -> Any:
+    """The command types, with the values of the preset, or of the run to resume, as defaults."""
     config_type = _config_flags(config)
     hyperparameter_type = _hyperparameter_flags(hyperparameters)
 
     @dataclasses.dataclass(frozen=True)
-    class Train:
-        """Train REPPO on a task by name, with several seeds in one program.
-
-        Leaves config.json, metrics.csv, curve.png and policy.eqx in runs/TASK (or --out).
-        """
-
-        task: tyro.conf.Positional[str] = DEFAULT_TASK
+    class Common:
+        task: tyro.conf.Positional[str] = saved.task if saved else DEFAULT_TASK
         """A MuJoCo Playground task (CartpoleSwingup, WalkerRun, …) or a Brax environment (hopper, …)."""
-        seeds: int = DEFAULT_SEEDS
+        seeds: int = saved.num_seeds if saved else DEFAULT_SEEDS
         """Runs with different seeds, trained side by side."""
-        seed: int = 0
+        seed: int = saved.seed if saved else 0
         """Of the random key that is split into one per run."""
         preset: tyro.extras.literal_type_from_choices(tuple(PRESETS)) = chosen_preset  # type: ignore[valid-type]
         """Where the defaults below come from; cpu is small, dmc and humanoid are the published settings."""
         out: Path | None = None
         """Folder for the results; must be new or empty."""
+        resume: Path | None = None
+        """Go on with the run in this folder from its latest checkpoint; settings beside it must be its own."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Train(Common):
+        """Train REPPO on a task by name, with several seeds in one program.
+
+        Leaves config.json, metrics.csv, curve.png, policy.eqx and checkpoints in runs/TASK (or --out).
+        """
+
         config: Flat[config_type] = dataclasses.field(default_factory=config_type)  # type: ignore
         """Static: changing one of these compiles another program."""
         hyperparameters: Flat[hyperparameter_type] = dataclasses.field(  # type: ignore
             default_factory=hyperparameter_type
         )
-        """Traced: numbers, which can also be swept in one program from Python (rx.grid)."""
+        """Traced: numbers, which can also be swept in one program."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Sweep(Common):
+        """Train every combination of some hyperparameters with every seed, in one program.
+
+        Leaves what train leaves, and a picture of return against each swept hyperparameter.
+        """
+
+        grid: tuple[str, ...] = ()
+        """What to sweep, e.g. --grid learning_rate=1e-4,3e-4 kl_target=0.05,0.1"""
+        config: Flat[config_type] = dataclasses.field(default_factory=config_type)  # type: ignore
+        """Static: changing one of these compiles another program."""
+        hyperparameters: Flat[hyperparameter_type] = dataclasses.field(  # type: ignore
+            default_factory=hyperparameter_type
+        )
+        """Traced: values of what is not swept."""
 
     @dataclasses.dataclass(frozen=True)
     class Eval:
@@ -105,39 +131,61 @@ def _commands(config: Config, hyperparameters: Hyperparameters, chosen_preset: s
         """Of the episodes' starts."""
 
     train = Annotated[Train, tyro.conf.subcommand("train")]
+    sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
     evaluate = Annotated[Eval, tyro.conf.subcommand("eval")]
-    return train | evaluate
+    return train | sweep | evaluate
 
 
-def _chosen_preset(arguments: list[str]) -> str:
-    """Look ahead for `--preset`, because it decides the defaults of the other flags."""
+def _look_ahead(arguments: list[str]) -> Any:
+    """`--preset` and `--resume`, before the rest is read: they decide the defaults of the other flags."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", default=DEFAULT_PRESET)
+    parser.add_argument("--preset", default=None)
+    parser.add_argument(RESUME, default=None)
     found, _ = parser.parse_known_args(arguments)
-    return found.preset
+    return found
 
 
-def _run_train(arguments: Any, console: Console) -> int:
-    from .session import summary, train_to_folder
+def _parse_grid(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    values: dict[str, tuple[float, ...]] = {}
+    for text in texts:
+        name, equals, numbers = text.partition("=")
+        try:
+            values[name.replace("-", "_")] = tuple(float(number) for number in numbers.split(","))
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ValueError(f"grid is {text!r}; it must be NAME=NUMBER,NUMBER,…")
+    return values
 
-    result = train_to_folder(
+
+def _run_train(arguments: Any, saved: Plan | None, console: Console) -> int:
+    from .session import resume_in_folder, run_to_folder, summary
+
+    swept = _parse_grid(getattr(arguments, "grid", ()))
+    if hasattr(arguments, "grid") and not swept and saved is None:
+        raise ValueError("grid is empty; give what to sweep: --grid NAME=NUMBER,NUMBER,…")
+    plan = Plan(
         task=arguments.task,
         preset=arguments.preset,
         config=Config(**dataclasses.asdict(arguments.config)),
         hyperparameters=Hyperparameters(**dataclasses.asdict(arguments.hyperparameters)),
+        grid=swept or (saved.grid if saved is not None else {}),
         num_seeds=arguments.seeds,
         seed=arguments.seed,
-        out=arguments.out,
-        console=console,
     )
-    console.print(summary(arguments.task, result), soft_wrap=True, highlight=False)
-    return INTERRUPTED if result.interrupted else 0
+    if saved is None:
+        result = run_to_folder(plan, arguments.out, console)
+    else:
+        result = resume_in_folder(arguments.resume, plan, console)
+    console.print(summary(plan, result), soft_wrap=True, highlight=False)
+    return 0 if result.signal is None else 128 + result.signal
 
 
 def _run_eval(arguments: Any, console: Console) -> int:
     description = read_config(arguments.run)
+    plan = Plan.from_json(description)
     policies = load_policies(arguments.run)
-    env = make(description["task"])
+    env = make(plan.task)
     length = description["environment"]["episode_length"]
 
     @jax.jit
@@ -146,16 +194,37 @@ def _run_eval(arguments: Any, console: Console) -> int:
             lambda policy: evaluate_policy(env, policy, key, arguments.episodes, length)
         )(policies)
 
-    episodes = evaluate(policies, jax.random.key(arguments.seed))
-    means = episodes.returns.mean(1)
-    for index, (mean, std) in enumerate(zip(means, episodes.returns.std(1), strict=True)):
+    returns = evaluate(policies, jax.random.key(arguments.seed)).returns
+    means = returns.mean(1).reshape(-1, plan.num_seeds)
+    spreads = returns.std(1).reshape(-1, plan.num_seeds)
+    for setting, label in enumerate(plan.labels):
+        name = "".join(f"{name} {value:g}, " for name, value in label.items())
+        for seed in range(plan.num_seeds):
+            console.print(
+                f"{name}seed {seed}: return {means[setting, seed]:.1f} ± {spreads[setting, seed]:.1f} "
+                f"over {arguments.episodes} episodes"
+            )
         console.print(
-            f"seed {index}: return {mean:.1f} ± {std:.1f} over {arguments.episodes} episodes"
+            f"{plan.task}: {name}return {means[setting].mean():.1f} ± {means[setting].std():.1f} "
+            f"over {plan.num_seeds} seeds"
         )
-    console.print(
-        f"{description['task']}: return {means.mean():.1f} ± {means.std():.1f} over {len(means)} seeds"
-    )
     return 0
+
+
+def _keep_compilations() -> None:
+    """Compile each program once per machine: JAX's persistent cache, unless its own settings say otherwise."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "reppo_fx" / "jax"))
+
+
+def _saved_plan(arguments: list[str]) -> tuple[Plan | None, str]:
+    """The plan of the run to resume, if any, and the preset whose values are the defaults otherwise."""
+    ahead = _look_ahead(arguments)
+    if ahead.resume is None:
+        return None, ahead.preset or DEFAULT_PRESET
+    saved = Plan.from_json(read_config(Path(ahead.resume)))
+    return saved, ahead.preset or saved.preset
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -163,20 +232,27 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     console = Console()
     try:
-        chosen = _chosen_preset(arguments)
-        commands = _commands(*preset(chosen), chosen)
+        saved, chosen = _saved_plan(arguments)
+        settings = preset(chosen) if saved is None else (saved.config, saved.hyperparameters)
+        commands = _commands(*settings, chosen, saved)
         parsed = tyro.cli(
             commands,
             args=arguments,
             prog="reppo-fx",
             description="REPPO in JAX: train on robot tasks, many seeds in one program.",
         )
-        return _run_eval(parsed, console) if hasattr(parsed, "run") else _run_train(parsed, console)
+        _keep_compilations()
+        return (
+            _run_eval(parsed, console)
+            if hasattr(parsed, "run")
+            else _run_train(parsed, saved, console)
+        )
     except (ValueError, ImportError) as error:
         Console(stderr=True).print(f"reppo-fx: {error}", style="red", soft_wrap=True, markup=False)
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print(
-            "reppo-fx: interrupted at once; metrics.csv has what was measured.", style="red"
+            "reppo-fx: interrupted at once; metrics.csv and the checkpoints have what was done.",
+            style="red",
         )
         return INTERRUPTED

@@ -18,7 +18,7 @@ SECONDS_PER_CALL = 0.5
 
 
 class Programs(NamedTuple):
-    """The compiled pieces; all have a leading axis over seeds."""
+    """The compiled pieces; all have a leading axis over members."""
 
     init: Callable[..., TrainState]
     iterations: Callable[..., Any]
@@ -26,7 +26,14 @@ class Programs(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a run is; `metrics` (axis `[seeds]`) only where an evaluation has just been made."""
+    """Where a run is; `metrics` (axis `[members]`) only where an evaluation has just been made.
+
+    Attributes:
+        env_steps: of each member.
+        seconds: since training started, in this process.
+        state: of all members; its memory is reused for the next one.
+        metrics: of the evaluation.
+    """
 
     env_steps: int
     seconds: float
@@ -36,7 +43,7 @@ class Progress(NamedTuple):
 
 def compile_programs(train: Train, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
     """Compile everything a run needs, side by side: tracing takes turns, XLA does not."""
-    init = jax.jit(jax.vmap(train.init, in_axes=(0, None)))
+    init = jax.jit(jax.vmap(train.init))
     iterations = jax.jit(jax.vmap(train.iterations, in_axes=(0, None)), donate_argnums=0)
 
     def evaluate_one(state: TrainState, training: Any) -> Metrics:
@@ -56,18 +63,17 @@ def compile_programs(train: Train, keys: jax.Array, hyperparameters: Hyperparame
 def run_loop(
     train: Train,
     programs: Programs,
-    keys: jax.Array,
-    hyperparameters: Hyperparameters,
+    state: TrainState,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Yield progress several times between evaluations; the same numbers as `vmap(train)` on the same keys.
+    """Yield progress several times between evaluations; the same numbers as `vmap(train)` from the same state.
 
-    When `should_stop()` turns true, one more evaluation is made of the state as it is, and the loop ends.
+    A state that has already done some iterations is taken on from there. When `should_stop()` turns true, one
+    more evaluation is made of the state as it is, and the loop ends.
     """
     config = train.config
     start = time.perf_counter()
-    state = programs.init(keys, hyperparameters)
-    training, done, per_call = None, 0, 1
+    training, done, per_call = None, int(state.iteration[0]), 1
     total = config.iterations_per_eval * config.num_evals
     while done < total and not (should_stop() and training is not None):
         target = (done // config.iterations_per_eval + 1) * config.iterations_per_eval

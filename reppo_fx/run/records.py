@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import importlib.metadata
 import json
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from ..iteration import TrainingMetrics, TrainState, make_policy
 from ..networks import Actor
 from ..ops import statistics_init
 from ..policy import Policy
-from ..settings import Config, Hyperparameters
+from ..settings import Config
+from ..sweep import flatten_metrics
 from ..train import Metrics, Train
 from ..update import LearnerMetrics
+from .plan import Plan
 
-VERSION = 1
+VERSION = 2
 PACKAGES = (
     "reppo_fx",
     "jax",
@@ -34,23 +37,24 @@ PACKAGES = (
     "mujoco",
     "mujoco-mjx",
     "brax",
+    "orbax-checkpoint",
 )
 
 
-def metric_columns() -> list[str]:
-    """The columns of `metrics.csv`."""
-    return ["seed", "env_steps", "seconds", *_metric_names()]
+def metric_columns(swept: Iterable[str] = ()) -> list[str]:
+    """The columns of `metrics.csv`; with the setting's number and values in front when something is swept."""
+    swept = list(swept)
+    return [
+        *(["setting", *swept] if swept else []),
+        "seed",
+        "env_steps",
+        "seconds",
+        *_metric_names(),
+    ]
 
 
-def describe_run(
-    train: Train,
-    task: str,
-    preset: str,
-    num_seeds: int,
-    seed: int,
-    hyperparameters: Hyperparameters,
-) -> dict[str, Any]:
-    """Everything needed to repeat a run and to load its policy."""
+def describe_run(train: Train, plan: Plan) -> dict[str, Any]:
+    """Everything needed to repeat a run, to go on with it, and to load its policy."""
     parts = train.env.observation
     observation = {
         name: list(part.shape)
@@ -58,12 +62,7 @@ def describe_run(
     }
     return {
         "version": VERSION,
-        "task": task,
-        "preset": preset,
-        "seed": seed,
-        "num_seeds": num_seeds,
-        "config": dataclasses.asdict(train.config),
-        "hyperparameters": {k: float(v) for k, v in hyperparameters._asdict().items()},
+        **plan.to_json(),
         "environment": {
             "observation": observation,
             "actor_part": train.env.actor_part,
@@ -102,20 +101,45 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class MetricsFile:
-    """`metrics.csv`, one row per evaluation and seed, on disk after every evaluation."""
+    """`metrics.csv`, one row per evaluation and member, on disk after every evaluation.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", newline="")
+    Args:
+        path: the file. An existing one is continued.
+        plan: what is run.
+        done: iterations that the run goes on from; rows of evaluations after that are dropped, as they come again,
+            and so are those made out of turn when a run was interrupted.
+    """
+
+    def __init__(self, path: Path, plan: Plan, done: int = 0) -> None:
+        self._labels, self._num_seeds = plan.labels, plan.num_seeds
+        columns = metric_columns(plan.grid)
+        kept = _rows_until(path, plan.config, done) if path.exists() else []
+        fresh = path.with_suffix(".csv.new")
+        with fresh.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        fresh.replace(path)
+        self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
+        self._file = path.open("a", newline="")
         self._writer = csv.writer(self._file)
-        self._writer.writerow(metric_columns())
-        self._file.flush()
 
     def write(self, seconds: float, metrics: Metrics) -> None:
-        """Append the rows of one evaluation; `metrics` has the axis `[seeds]`."""
-        flat = _flatten(metrics)
-        for seed in range(len(metrics.env_steps)):
-            values = [_number(flat[name][seed]) for name in _metric_names()]
-            self._writer.writerow([seed, int(metrics.env_steps[seed]), f"{seconds:.3f}", *values])
+        """Append the rows of one evaluation; `metrics` has the axis `[members]`, seeds fastest."""
+        flat = flatten_metrics(metrics)
+        for member in range(len(metrics.env_steps)):
+            setting, seed = divmod(member, self._num_seeds)
+            label = self._labels[setting]
+            values = [_number(flat[name][member]) for name in _metric_names()]
+            self._writer.writerow(
+                [
+                    *([setting, *label.values()] if label else []),
+                    seed,
+                    int(metrics.env_steps[member]),
+                    f"{seconds:.3f}",
+                    *values,
+                ]
+            )
         self._file.flush()
 
     def close(self) -> None:
@@ -123,14 +147,35 @@ class MetricsFile:
         self._file.close()
 
 
+def _rows_until(path: Path, config: Config, done: int) -> list[dict[str, str]]:
+    per_iteration = config.steps_per_iteration
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        row
+        for row in rows
+        if int(row["env_steps"] or 0) <= done * per_iteration
+        and int(row["env_steps"] or 0) % (per_iteration * config.iterations_per_eval) == 0
+    ]
+
+
+def read_returns(path: Path, plan: Plan) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Steps `[evals]` and returns `[evals, settings, seeds]` from `metrics.csv`."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps = list(dict.fromkeys(int(row["env_steps"]) for row in rows))
+    returns = np.array([float(row["eval_return"]) for row in rows])
+    return np.array(steps), returns.reshape(len(steps), -1, plan.num_seeds)
+
+
 def save_policies(folder: Path, train: Train, state: TrainState) -> None:
-    """Write the policies of all seeds to `policy.eqx` (arrays in NumPy's format, no pickle)."""
+    """Write the policies of all members to `policy.eqx` (arrays in NumPy's format, no pickle)."""
     policies = jax.vmap(lambda s: make_policy(train, s))(state)
     eqx.tree_serialise_leaves(folder / "policy.eqx", policies)
 
 
 def load_policies(folder: str | Path) -> Policy:
-    """The policies of a run, stacked: every leaf has a leading axis over seeds.
+    """The policies of a run, stacked: every leaf has a leading axis over members (settings × seeds).
 
     Raises:
         ValueError: if the folder holds no run, or its policy file does not fit its config.
@@ -149,23 +194,28 @@ def load_policies(folder: str | Path) -> Policy:
         raise ValueError(f"{path} does not fit the settings in config.json: {error}") from error
 
 
-def load_policy(folder: str | Path, seed: int = 0) -> Policy:
-    """One seed's policy from a run: `observation -> action`, any leading axes.
+def load_policy(folder: str | Path, seed: int = 0, setting: int = 0) -> Policy:
+    """One policy from a run: `observation -> action`, any leading axes. `setting` counts as in `metrics.csv`.
 
     >>> # policy = load_policy("runs/CartpoleBalance")
     >>> # action = policy(observation)
 
     Raises:
-        ValueError: if the folder holds no run or the seed is not in it.
+        ValueError: if the folder holds no run, or the seed or the setting is not in it.
     """
-    num_seeds = read_config(Path(folder))["num_seeds"]
-    if not 0 <= seed < num_seeds:
-        raise ValueError(f"seed is {seed}; this run has seeds 0 to {num_seeds - 1}.")
-    return jax.tree.map(lambda leaf: leaf[seed], load_policies(folder))
+    plan = Plan.from_json(read_config(Path(folder)))
+    num_settings = len(plan.labels)
+    if not 0 <= seed < plan.num_seeds:
+        raise ValueError(f"seed is {seed}; this run has seeds 0 to {plan.num_seeds - 1}.")
+    if not 0 <= setting < num_settings:
+        raise ValueError(f"setting is {setting}; this run has settings 0 to {num_settings - 1}.")
+    member = setting * plan.num_seeds + seed
+    return jax.tree.map(lambda leaf: leaf[member], load_policies(folder))
 
 
 def _blank_policies(description: dict[str, Any]) -> Policy:
-    config = Config(**description["config"])
+    plan = Plan.from_json(description)
+    config = plan.config
     environment = description["environment"]
     shapes = environment["observation"]
     spec = {k: jax.ShapeDtypeStruct(tuple(v), jnp.result_type(float)) for k, v in shapes.items()}
@@ -191,21 +241,13 @@ def _blank_policies(description: dict[str, Any]) -> Policy:
             action_limit=config.action_limit,
         )
 
-    return jax.vmap(blank)(jax.random.split(jax.random.key(0), description["num_seeds"]))
+    return jax.vmap(blank)(plan.members()[0])
 
 
 def _metric_names() -> list[str]:
     training = [name for name in TrainingMetrics._fields if name != "learner"]
     evaluation = ("eval_return", "eval_return_std", "eval_length")
     return [*evaluation, *training, *LearnerMetrics._fields]
-
-
-def _flatten(metrics: Metrics) -> dict[str, Any]:
-    return {
-        **metrics._asdict(),
-        **metrics.training._asdict(),
-        **metrics.training.learner._asdict(),
-    }
 
 
 def _number(value: Any) -> int | str:

@@ -1,4 +1,4 @@
-"""One training run on the host: folder, loop, display, and everything on disk at the end, however it ends."""
+"""One run on the host: folder, loop, display, checkpoints, and everything on disk at the end, however it ends."""
 
 from __future__ import annotations
 
@@ -8,51 +8,55 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
 
 from ..envs import make
 from ..iteration import TrainState
-from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..train import Train, make_train
+from .checkpoints import Checkpoints
 from .display import Display, count
-from .loop import compile_programs, run_loop
-from .plots import plot_learning_curve
-from .records import MetricsFile, describe_run, save_policies, write_config
+from .loop import Progress, compile_programs, run_loop
+from .plan import Plan, differences
+from .plots import plot_learning_curve, plot_sweep
+from .records import (
+    MetricsFile,
+    describe_run,
+    read_config,
+    read_returns,
+    save_policies,
+    write_config,
+)
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunResult(NamedTuple):
-    """What came out: `env_steps [evals]`, `returns [evals, seeds]`, seconds with compilation, where it is."""
+    """What came out.
+
+    Attributes:
+        folder: where it is.
+        env_steps: of each evaluation, `[evals]`.
+        returns: `[evals, settings, seeds]`.
+        seconds: in this process, compilation included.
+        signal: the one that ended the run early, or none.
+    """
 
     folder: Path
     env_steps: np.ndarray
     returns: np.ndarray
     seconds: float
-    interrupted: bool
+    signal: int | None
 
 
-def train_to_folder(
-    task: str,
-    preset: str,
-    config: Config,
-    hyperparameters: Hyperparameters,
-    num_seeds: int,
-    seed: int,
-    out: Path | None,
-    console: Console,
-) -> RunResult:
-    """Train `num_seeds` vmapped seeds on a task by name, leaving config, metrics, picture and policy on disk.
+def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
+    """Train all members of a plan in one program, leaving settings, metrics, pictures, policies and checkpoints.
 
     Args:
-        task: a Playground task or Brax environment.
-        preset: its name, for the record only.
-        config: static settings.
-        hyperparameters: plain numbers.
-        num_seeds: how many runs in one program.
-        seed: of the random key that is split into one per run.
+        plan: what to run.
         out: folder to create; `runs/<task>` with a number if there is one already.
         console: where to show progress.
 
@@ -60,104 +64,178 @@ def train_to_folder(
         The curve and where everything is.
 
     Raises:
-        ValueError: unknown task, settings out of range, or a folder that already holds something.
+        ValueError: unknown task, settings out of range, a folder that already holds something, or a checkpoint
+            that could not be written.
     """
-    started = time.perf_counter()
-    if num_seeds < 1:
-        raise ValueError(f"seeds is {num_seeds}; at least 1 is needed.")
-    check_hyperparameters(hyperparameters)
-    train = make_train(make(task), config)
-    folder = _new_folder(out, task)
-    write_config(folder, describe_run(train, task, preset, num_seeds, seed, hyperparameters))
-    keys = jax.random.split(jax.random.key(seed), num_seeds)
-    total = config.iterations_per_eval * config.num_evals * config.steps_per_iteration
-    display = Display(console, task, total, num_seeds)
-    with display.compiling():
-        programs = compile_programs(train, keys, hyperparameters)
-    metrics_file = MetricsFile(folder / "metrics.csv")
-    steps: list[int] = []
-    returns: list[np.ndarray] = []
-    state: TrainState | None = None
-    with _stop_on_interrupt() as stop, display.training():
-        for progress in run_loop(train, programs, keys, hyperparameters, stop.is_set):
-            state = progress.state
-            display.update(progress.env_steps, progress.seconds)
-            if progress.metrics is None:
-                continue
-            metrics_file.write(progress.seconds, progress.metrics)
-            steps.append(progress.env_steps)
-            returns.append(np.asarray(progress.metrics.eval_return))
-            mean, spread = float(returns[-1].mean()), float(returns[-1].std())
-            display.evaluated(progress.env_steps, progress.seconds, mean, spread)
-    metrics_file.close()
-    if state is not None and steps:
-        _finish(folder, train, state, task, preset, np.array(steps), np.array(returns))
-    return RunResult(
-        folder=folder,
-        env_steps=np.array(steps),
-        returns=np.array(returns),
-        seconds=time.perf_counter() - started,
-        interrupted=stop.is_set(),
-    )
+    plan.check()
+    train = make_train(make(plan.task), plan.config)
+    folder = _new_folder(out, plan.task)
+    write_config(folder, describe_run(train, plan))
+    return _Session(plan, train, folder, console).run()
 
 
-def summary(task: str, result: RunResult) -> str:
-    """The one line that a run ends with."""
+def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunResult:
+    """Go on with a run from its latest checkpoint, as if it had never stopped.
+
+    Args:
+        folder: of the run.
+        asked: what the caller believes the run to be; none to take it as it is.
+        console: where to show progress.
+
+    Raises:
+        ValueError: if the folder holds no run, its settings are not those asked for (all differences are named),
+            it is finished, or its checkpoint is damaged.
+    """
+    plan = Plan.from_json(read_config(folder))
+    different = differences(plan, asked) if asked is not None else []
+    if different:
+        raise ValueError(f"{folder} is another run: {'; '.join(different)}.")
+    return _Session(plan, make_train(make(plan.task), plan.config), folder, console).run()
+
+
+class _Session:
+    """The pieces of a run on the host, and what happens to them from start to end."""
+
+    def __init__(self, plan: Plan, train: Train, folder: Path, console: Console) -> None:
+        self.started = time.perf_counter()
+        self.plan, self.train, self.folder = plan, train, folder
+        total = plan.total_iterations * plan.config.steps_per_iteration
+        self.display = Display(console, plan.task, total, plan.labels, plan.num_seeds)
+        self.last_save = time.perf_counter()
+
+    def run(self) -> RunResult:
+        """From compilation to the last file."""
+        keys, members = self.plan.members()
+        with Checkpoints(self.folder / "checkpoints") as checkpoints:
+            with self.display.compiling():
+                programs = compile_programs(self.train, keys, members)
+                state = programs.init(keys, members)
+                if checkpoints.steps():
+                    state = checkpoints.restore(state).state
+            done = int(state.iteration[0])
+            if done >= self.plan.total_iterations:
+                raise ValueError(
+                    f"{self.folder} is finished: all its {count(self._steps(done))} steps are done."
+                )
+            metrics_file = MetricsFile(self.folder / "metrics.csv", self.plan, done)
+            with _stop_on_signal() as stop, self.display.training(self._steps(done)):
+                for progress in run_loop(
+                    self.train, programs, state, lambda: stop.signal is not None
+                ):
+                    state = progress.state
+                    self._record(progress, metrics_file, checkpoints)
+                self._save(checkpoints, state, None)
+                checkpoints.wait()
+            metrics_file.close()
+        return self._finish(state, stop.signal)
+
+    def _steps(self, iterations: int) -> int:
+        return iterations * self.plan.config.steps_per_iteration
+
+    def _record(
+        self, progress: Progress, metrics_file: MetricsFile, checkpoints: Checkpoints
+    ) -> None:
+        self.display.update(progress.env_steps, progress.seconds)
+        if progress.metrics is not None:
+            metrics_file.write(metrics_file.seconds + progress.seconds, progress.metrics)
+            returns = np.asarray(progress.metrics.eval_return).reshape(-1, self.plan.num_seeds)
+            self.display.evaluated(progress.env_steps, progress.seconds, returns)
+            self._save(checkpoints, progress.state, float(returns.mean(1).max()))
+        elif time.perf_counter() - self.last_save > SECONDS_BETWEEN_CHECKPOINTS:
+            self._save(checkpoints, progress.state, None)
+
+    def _save(self, checkpoints: Checkpoints, state: TrainState, score: float | None) -> None:
+        checkpoints.save(int(state.iteration[0]), state, self.plan.to_json(), score)
+        self.last_save = time.perf_counter()
+
+    def _finish(self, state: TrainState, signal_: int | None) -> RunResult:
+        steps, returns = read_returns(self.folder / "metrics.csv", self.plan)
+        if len(steps):
+            save_policies(self.folder, self.train, state)
+            title = f"REPPO on {self.plan.task} ({self.plan.preset} preset)"
+            plot_learning_curve(
+                self.folder / "curve.png", title, steps, returns, _texts(self.plan.labels)
+            )
+            for name in self.plan.grid:
+                plot_sweep(
+                    self.folder / f"sweep_{name}.png", title, name, self.plan.labels, returns[-1]
+                )
+        seconds = time.perf_counter() - self.started
+        return RunResult(self.folder, steps, returns, seconds, signal_)
+
+
+def summary(plan: Plan, result: RunResult) -> str:
+    """The line that a run ends with."""
     if not len(result.env_steps):
-        return f"{task}: stopped before the first evaluation; settings are in {result.folder}/"
-    last = result.returns[-1]
-    ending = "stopped at" if result.interrupted else "after"
+        return f"{plan.task}: stopped before the first evaluation; settings are in {result.folder}/"
+    means = result.returns[-1].mean(-1)
+    best = int(np.nan_to_num(means, nan=-np.inf).argmax())
+    last = result.returns[-1, best]
+    ending = "stopped at" if result.signal is not None else "after"
     seeds = "1 seed" if len(last) == 1 else f"± {last.std():.1f} over {len(last)} seeds"
-    return (
-        f"{task}: return {last.mean():.1f} ({seeds}) {ending} {count(int(result.env_steps[-1]))} steps each, "
-        f"{result.seconds:.0f} s in all, compilation included; see {result.folder}/"
+    what = f"best of {len(means)} settings ({_texts(plan.labels)[best]}): " if plan.grid else ""
+    line = (
+        f"{plan.task}: {what}return {last.mean():.1f} ({seeds}) {ending} {count(int(result.env_steps[-1]))} "
+        f"steps each, {result.seconds:.0f} s in all, compilation included; see {result.folder}/"
     )
+    command = "sweep" if plan.grid else "train"
+    if result.signal is not None:
+        line += f"\nGo on with: reppo-fx {command} --resume {result.folder}"
+    return line
 
 
-def _finish(
-    folder: Path,
-    train: Train,
-    state: TrainState,
-    task: str,
-    preset: str,
-    steps: np.ndarray,
-    returns: np.ndarray,
-) -> None:
-    save_policies(folder, train, state)
-    plot_learning_curve(folder / "curve.png", f"REPPO on {task} ({preset} preset)", steps, returns)
+def _texts(labels: list[dict[str, float]]) -> list[str]:
+    return [", ".join(f"{name} {value:g}" for name, value in label.items()) for label in labels]
 
 
 def _new_folder(out: Path | None, task: str) -> Path:
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ValueError(f"out is {str(out)!r}, which already exists and is not empty.")
-        out.mkdir(parents=True, exist_ok=True)
-        return out
+        return _make_folder(out, exist_ok=True)
     number = 1
     while True:
         folder = Path("runs") / (task if number == 1 else f"{task}-{number}")
         try:
-            folder.mkdir(parents=True)
-            return folder
+            return _make_folder(folder, exist_ok=False)
         except FileExistsError:
             number += 1
 
 
+def _make_folder(folder: Path, exist_ok: bool) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"out is {str(folder)!r}, which cannot be created: {error.strerror}."
+        ) from error
+    return folder
+
+
+class _Stop:
+    """Which signal asked to stop, if any."""
+
+    signal: int | None = None
+
+
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the loop to stop at the next chance; a second one interrupts at once."""
-    stop = threading.Event()
+def _stop_on_signal() -> Iterator[_Stop]:
+    """The first Ctrl-C or SIGTERM asks the loop to stop at the next chance; a second one interrupts at once."""
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def handle(signum: int, frame: object) -> None:
-        if stop.is_set():
+    def handle(number: int, frame: Any) -> None:
+        if stop.signal is not None:
             raise KeyboardInterrupt
-        stop.set()
+        stop.signal = number
 
-    previous = signal.signal(signal.SIGINT, handle)
+    previous = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
