@@ -42,16 +42,34 @@ def small(monkeypatch):
     monkeypatch.setattr(rx, "preset", small_preset)
 
 
+IMPORTERS = [number for number, code in enumerate(SNIPPETS) if "import jax" in code]
+SWEEPS = [number for number, code in enumerate(SNIPPETS) if "import jax" not in code]
+
+
 def test_there_is_a_snippet_for_each_of_the_three_users():
-    assert len(SNIPPETS) == 3
+    assert IMPORTERS == [0, 1, 2]
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+@pytest.mark.parametrize("number", IMPORTERS)
 def test_snippet_runs(small, number):
     scope = {}
     exec(SNIPPETS[number], scope)
     if "runs" in scope:
         assert scope["runs"].metrics.eval_return.shape == (6, 8, 2)
+
+
+def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
+    monkeypatch.setitem(SMALL, "num_evals", 7)
+    scope = {}
+    exec("import jax, reppo_fx as rx", scope)
+    exec("train = rx.make_train(rx.envs.playground('probe'), rx.Config())", scope)
+    # As written, but with fewer members.
+    for number in SWEEPS:
+        exec(SNIPPETS[number].replace("32,", "4,"), scope)
+    assert scope["halved"].evaluations.tolist().count(7) == 1
+    assert scope["history"].parents.shape == (7, 16)
+    assert scope["runs"].metrics.eval_return.shape == (4, 8, 7)
+    assert int(scope["init"](scope["jax"].random.key(0), rx.Hyperparameters()).iteration) == 0
 
 
 def test_every_public_name_is_exported_and_documented():
