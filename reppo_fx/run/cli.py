@@ -173,6 +173,8 @@ def _run_train(arguments: Any, saved: Plan | None, console: Console) -> int:
         num_seeds=arguments.seeds,
         seed=arguments.seed,
     )
+    if saved is not None and arguments.out is not None:
+        raise ValueError(f"out is {str(arguments.out)!r}, but a resumed run stays in its folder.")
     if saved is None:
         result = run_to_folder(plan, arguments.out, console)
     else:

@@ -75,7 +75,7 @@ def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
 
 
 def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunResult:
-    """Go on with a run from its latest checkpoint, as if it had never stopped.
+    """Go on with a run from its latest checkpoint, as if it had never stopped; one that is done is written again.
 
     Args:
         folder: of the run.
@@ -84,7 +84,7 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
 
     Raises:
         ValueError: if the folder holds no run, its settings are not those asked for (all differences are named),
-            it is finished, or its checkpoint is damaged.
+            or its checkpoint is damaged.
     """
     plan = Plan.from_json(read_config(folder))
     different = differences(plan, asked) if asked is not None else []
@@ -113,10 +113,6 @@ class _Session:
                 if checkpoints.steps():
                     state = checkpoints.restore(state).state
             done = int(state.iteration[0])
-            if done >= self.plan.total_iterations:
-                raise ValueError(
-                    f"{self.folder} is finished: all its {count(self._steps(done))} steps are done."
-                )
             metrics_file = MetricsFile(self.folder / "metrics.csv", self.plan, done)
             with _stop_on_signal() as stop, self.display.training(self._steps(done)):
                 for progress in run_loop(
