@@ -42,11 +42,13 @@ def assert_same(path, expected):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_results_of_one(one_device, tmp_path):
     finish(start(tmp_path / "result.npz", 8))
     assert_same(tmp_path / "result.npz", one_device)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_results_of_one(one_device, tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))

@@ -58,6 +58,7 @@ def test_snippet_runs(small, number):
         assert scope["runs"].metrics.eval_return.shape == (6, 8, 2)
 
 
+@pytest.mark.slow
 def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
     monkeypatch.setitem(SMALL, "num_evals", 7)
     scope = {}
