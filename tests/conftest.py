@@ -29,8 +29,8 @@ if too_early:
     raise ImportError(f"imported before their annotations could be checked: {too_early}")
 jaxtyping.install_import_hook("reppo_fx", "beartype.beartype")
 
-# A script that runs beside a copy of reppo_fx/ops (see test_importer.py), not one to import here.
-collect_ignore = ["ops/borrowing_agent.py"]
+# Scripts that run in processes of their own (see test_importer.py, test_devices.py, test_resume.py).
+collect_ignore = ["ops/borrowing_agent.py", "devices_worker.py", "resume_worker.py"]
 
 
 @pytest.fixture
