@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
-import json
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+import record
 
 import reppo_fx as rx
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import describe_run
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def parse() -> argparse.Namespace:
@@ -35,7 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
     return parser.parse_args()
 
 
@@ -88,20 +85,17 @@ def measure(arguments: argparse.Namespace) -> dict:
     )
     return {
         "label": arguments.label,
-        "date": datetime.date.today().isoformat(),
-        "compile_seconds": round(compiled - started, 1),
         **describe_run(train, plan),
+        **record.stamp(),
+        "compile_seconds": round(compiled - started, 1),
         "evaluations": evaluations,
     }
 
 
 def main() -> None:
     arguments = parse()
-    record = measure(arguments)
-    path = arguments.out / f"learning_{arguments.label}_{arguments.task}_{arguments.seed}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"wrote {path}")
+    name = f"learning_{arguments.label}_{arguments.task}_{arguments.seed}.json"
+    record.write(measure(arguments), arguments.out / name)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,10 @@ python benchmarks/probes.py       # prints, and writes results/probes.json
 
 from __future__ import annotations
 
-import datetime
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
@@ -80,14 +77,7 @@ def main() -> None:
                 f"| {name} | {x:g} | {v:.3f} | {values[:, i].mean():.3f} ± {values[:, i].std():.3f} |"
             )
         results.append({"probe": name, "shown": shown, "true": true, "learned": values.tolist()})
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "jax": jax.__version__,
-        "device": jax.default_backend(),
-        "probes": results,
-    }
-    path = Path(__file__).parent / "results" / "probes.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    record.write({**record.stamp(), "probes": results}, record.RESULTS / "probes.json")
 
 
 if __name__ == "__main__":

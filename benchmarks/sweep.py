@@ -7,26 +7,29 @@ For each number of members M, each in a fresh process, with cold caches:
   together    one vmapped program
   sequence    one program for one member, run M times
   processes   M processes with one member each, side by side
-Measured: steps per second summed over members, without compilation; seconds from the start of the process to the
-first result; peak memory. And once: where compilation time goes, cold and with JAX's persistent cache.
-Prints a table and writes benchmarks/results/sweep_TASK.json.
+Measured: steps per second summed over members, by the median round, without compilation or evaluation; seconds
+from the start of the process to the first result; peak memory; how many processor cores were busy; and for one
+program the share of the time that goes into collecting (environment and policy) rather than learning. And once:
+where compilation time goes, cold and with JAX's persistent cache. Prints rows as they come and writes
+benchmarks/results/sweep_TASK.json after each.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 STARTED = time.perf_counter()
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = 3
 
 
@@ -38,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--steps", type=int, default=30_000, help="of each member, in all rounds")
     parser.add_argument("--most-processes", type=int, default=8, help="skip more than these")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--worker", choices=["together", "sequence", "compile"])
     return parser.parse_args()
 
@@ -46,6 +49,7 @@ def parse() -> argparse.Namespace:
 def work(task: str, steps: int, way: str, members: int) -> dict:
     """One measurement, in the process it is made in."""
     import jax
+    import record
 
     import reppo_fx as rx
 
@@ -54,46 +58,81 @@ def work(task: str, steps: int, way: str, members: int) -> dict:
     width = members if way == "together" else 1
     keys = jax.random.split(jax.random.key(0), width)
     settings = rx.grid(hyperparameters, learning_rate=[1e-3] * width)
-    before = time.perf_counter()
-    state = jax.block_until_ready(jax.jit(jax.vmap(train.init))(keys, settings))
-    init_seconds = time.perf_counter() - before
-    before = time.perf_counter()
-    rounds = jax.jit(lambda s: jax.vmap(train.iterations, (0, None))(s, config.iterations_per_eval))
-    program = rounds.lower(state).compile()
-    compile_seconds = time.perf_counter() - before
+    init_seconds, state = timed(lambda: jax.jit(jax.vmap(train.init))(keys, settings))
+    iterations = jax.jit(jax.vmap(train.iterations, (0, None)))
+    count = config.iterations_per_eval
+    compile_seconds, program = timed(lambda: iterations.lower(state, count).compile())
     if way == "compile":
-        env = rx.envs.training_environment(train.env, train.episode_length)
-        before = time.perf_counter()
-        env_keys = jax.random.split(keys[0], config.num_envs)
-        reset = jax.jit(env.reset).lower(env_keys).compile()
-        env_state, _ = reset(env_keys)
-        action = jax.numpy.zeros((config.num_envs, env.action_size))
-        jax.jit(env.step).lower(env_state, action).compile()
+        to_first_step = time.perf_counter() - STARTED
         return {
-            "to_first_step": before - STARTED,
+            "to_first_step": to_first_step,
             "init_program": init_seconds,
             "training_program": compile_seconds,
-            "environment_alone": time.perf_counter() - before,
+            "environment_alone": timed(lambda: compile_environment(train, keys[0]))[0],
         }
-    jax.block_until_ready(program(state))
-    first_result = time.perf_counter() - STARTED
-    before = time.perf_counter()
+    jax.block_until_ready(program(state, count))
+    first_result, cpu_before = time.perf_counter() - STARTED, time.process_time()
+    rounds = []
     for _ in range(members // width):
         run = state
         for _ in range(ROUNDS):
-            run, _ = program(run)
-        jax.block_until_ready(run)
-    seconds = time.perf_counter() - before
-    done = ROUNDS * config.iterations_per_eval * config.steps_per_iteration * members
-    return {
-        "steps_per_second": done / seconds,
+            seconds, (run, _) = timed(lambda run=run: program(run, count))
+            rounds.append(seconds)
+    per_iteration = statistics.median(rounds) / count
+    row = {
+        "steps_per_second": config.steps_per_iteration * width / per_iteration,
         "first_result_seconds": first_result,
         "compile_seconds": init_seconds + compile_seconds,
+        "cores_busy": (time.process_time() - cpu_before) / sum(rounds),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
+        "machine": record.stamp(),
     }
+    if way == "together":
+        row["collecting_share"] = collecting_seconds(train, state) / per_iteration
+    return row
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds until a result is there, and the result."""
+    import jax
+
+    before = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return time.perf_counter() - before, result
+
+
+def compile_environment(train: Any, key: Any) -> None:
+    """The environment's reset and step alone, as training uses them."""
+    import jax
+
+    import reppo_fx as rx
+
+    env = rx.envs.training_environment(train.env, train.episode_length)
+    keys = jax.random.split(key, train.config.num_envs)
+    state, _ = jax.jit(env.reset).lower(keys).compile()(keys)
+    action = jax.numpy.zeros((train.config.num_envs, env.action_size))
+    jax.jit(env.step).lower(state, action).compile()
+
+
+def collecting_seconds(train: Any, state: Any) -> float:
+    """Of one iteration's rollouts of all members, in a program of their own; the median of five."""
+    import jax
+
+    from reppo_fx.iteration import make_behavior
+    from reppo_fx.rollout import rollout
+
+    config = train.config
+
+    def collect(state: Any) -> Any:
+        keys = jax.random.split(state.key, config.num_steps)
+        online = config.statistics == "step"
+        behavior = make_behavior(train, state)
+        return rollout(train.training_env, behavior, state.rollout, keys, update_statistics=online)
+
+    program = jax.jit(jax.vmap(collect))
+    jax.block_until_ready(program(state))
+    return statistics.median(timed(lambda: program(state))[0] for _ in range(5))
 
 
 def start(arguments: argparse.Namespace, way: str, members: int, cache: str | None = None):
@@ -124,11 +163,18 @@ def side_by_side(arguments: argparse.Namespace, members: int) -> dict:
         "steps_per_second": sum(part["steps_per_second"] for part in parts),
         "first_result_seconds": max(part["first_result_seconds"] for part in parts),
         "peak_bytes": sum(part["peak_bytes"] for part in parts),
+        "cores_busy": sum(part["cores_busy"] for part in parts),
     }
 
 
-def measure(arguments: argparse.Namespace) -> dict:
-    rows = []
+def measure(arguments: argparse.Namespace, save: Callable[[dict], None]) -> None:
+    result: dict[str, Any] = {"task": arguments.task, "steps_per_member": arguments.steps}
+    with tempfile.TemporaryDirectory() as cache:
+        result["compilation"] = {
+            name: finish(start(arguments, "compile", 1, cache)) for name in ("cold", "cached")
+        }
+    print(json.dumps(result["compilation"], indent=1), flush=True)
+    result["rows"] = rows = []
     for members in arguments.members:
         ways = {
             "together": lambda m=members: finish(start(arguments, "together", m)),
@@ -139,40 +185,27 @@ def measure(arguments: argparse.Namespace) -> dict:
             if way == "processes" and members > arguments.most_processes:
                 continue
             row = {"members": members, "way": way, **run()}
+            result.update(row.pop("machine"))
             rows.append(row)
+            save(result)
             print(
                 f"{members:>4} {way:<10} {row['steps_per_second']:>9.0f} steps/s  first result "
-                f"{row['first_result_seconds']:5.0f} s  peak {row['peak_bytes'] / 2**30:5.2f} GiB",
+                f"{row['first_result_seconds']:5.0f} s  peak {row['peak_bytes'] / 2**30:5.2f} GiB  "
+                f"{row['cores_busy']:.2f} cores busy",
                 flush=True,
             )
-    with tempfile.TemporaryDirectory() as cache:
-        compilation = {
-            name: finish(start(arguments, "compile", 1, cache)) for name in ("cold", "cached")
-        }
-    print(json.dumps(compilation, indent=1))
-    return {
-        "task": arguments.task,
-        "date": datetime.date.today().isoformat(),
-        "device": rows[0]["device"],
-        "jax": rows[0]["jax"],
-        "cpu_count": os.cpu_count(),
-        "steps_per_member": arguments.steps,
-        "rows": rows,
-        "compilation": compilation,
-    }
 
 
 def main() -> None:
     arguments = parse()
     if arguments.worker:
-        print(
-            json.dumps(work(arguments.task, arguments.steps, arguments.worker, *arguments.members))
-        )
+        row = work(arguments.task, arguments.steps, arguments.worker, *arguments.members)
+        print(json.dumps(row))
         return
-    record = measure(arguments)
+    import record
+
     path = arguments.out / f"sweep_{arguments.task}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"wrote {path}")
+    measure(arguments, lambda result: record.write(result, path))
 
 
 if __name__ == "__main__":

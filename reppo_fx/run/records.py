@@ -69,6 +69,13 @@ def describe_run(train: Train, plan: Plan) -> dict[str, Any]:
             "action_size": train.env.action_size,
             "episode_length": train.episode_length,
         },
+        **describe_machine(),
+    }
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions of what is installed, and the device."""
+    return {
         "versions": {"python": platform.python_version(), **_versions()},
         "device": {
             "backend": jax.default_backend(),
