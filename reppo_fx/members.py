@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .settings import Hyperparameters
 
@@ -74,6 +75,32 @@ def flatten_members(
     return keys, jax.tree.map(lambda leaf: jnp.repeat(leaf, num_seeds), settings)
 
 
+def unflatten_members(tree: T, settings: Hyperparameters, num_seeds: int) -> T:
+    """Leaves `[settings · seeds, ...]` as `[settings, seeds, ...]`."""
+    shape = (num_settings(settings), num_seeds)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), tree)
+
+
+def label_settings(settings: Hyperparameters, names: Iterable[str]) -> list[dict[str, float]]:
+    """For each setting, the values of the named hyperparameters.
+
+    >>> label_settings(Hyperparameters(discount=jnp.array([0.5, 1.0])), ["discount"])
+    [{'discount': 0.5}, {'discount': 1.0}]
+    """
+    columns = {name: np.asarray(getattr(settings, name)).tolist() for name in names}
+    count = max(jnp.size(leaf) for leaf in settings)
+    return [{name: values[index] for name, values in columns.items()} for index in range(count)]
+
+
+def lowest_unless_finite(scores: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Scores to rank by: what is not finite, up or down, loses to everything that is.
+
+    >>> print(lowest_unless_finite(jnp.array([1.0, jnp.nan, jnp.inf])))
+    [  1. -inf -inf]
+    """
+    return jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
+
+
 def over_members(function: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..., Any]:
     """`vmap` over the member axis; on a mesh each device maps over its own share, and none talks to another.
 
@@ -122,11 +149,15 @@ def expose_keys(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
-def restore_keys(tree: PyTree, like: PyTree, key: Array) -> PyTree:
-    """The inverse of `expose_keys`: keys where `like` has them, of the same kind as `key`."""
-    impl = jax.random.key_impl(key)
+def key_kinds(tree: PyTree) -> PyTree:
+    """For each leaf what kind of random keys it holds, or an empty string."""
+    return jax.tree.map(lambda x: jax.random.key_impl(x) if is_key(x) else "", tree)
+
+
+def restore_keys(tree: PyTree, kinds: PyTree) -> PyTree:
+    """The inverse of `expose_keys`, with the `key_kinds` of what it was given."""
     return jax.tree.map(
-        lambda x, ref: jax.random.wrap_key_data(x, impl=impl) if is_key(ref) else x, tree, like
+        lambda x, kind: jax.random.wrap_key_data(x, impl=kind) if kind else x, tree, kinds
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from .iteration import TrainState
-from .members import Stacked, flatten_members, num_settings, over_members
+from .members import (
+    Stacked,
+    flatten_members,
+    lowest_unless_finite,
+    num_settings,
+    over_members,
+    unflatten_members,
+)
 from .settings import Hyperparameters
 from .space import Distribution, check_distributions, sample
 from .sweep import Runs
@@ -70,7 +77,7 @@ def keep_best(scores: Float[Array, " settings"], keep: int) -> Int[Array, " keep
     >>> print(keep_best(jnp.array([1.0, 3.0, jnp.nan, 2.0]), 2))
     [1 3]
     """
-    _, best = jax.lax.top_k(jnp.nan_to_num(scores, nan=-jnp.inf, posinf=-jnp.inf), keep)
+    _, best = jax.lax.top_k(lowest_unless_finite(scores), keep)
     return jnp.sort(best)
 
 
@@ -115,7 +122,8 @@ def successive_halving(
     keys, members = flatten_members(settings, num_seeds, key)
     state = jax.vmap(train.init)(keys, members)
     alive, done = jnp.arange(count), 0
-    metrics, evaluations = None, jnp.zeros(count, jnp.int32)
+    metrics: Any = None
+    evaluations = jnp.zeros(count, jnp.int32)
     for rung, length in enumerate(lengths):
         rows = (alive[:, None] * num_seeds + jnp.arange(num_seeds)).ravel()
         part, new = jax.lax.scan(
@@ -136,9 +144,8 @@ def successive_halving(
         if rung < rungs:
             scores = new.eval_return[-1].reshape(-1, num_seeds).mean(1)
             alive = alive[keep_best(scores, -(-len(alive) // 2))]
-    unflatten = lambda leaf: leaf.reshape(count, num_seeds, *leaf.shape[1:])
-    runs = Runs(Stacked(jax.tree.map(unflatten, state)), jax.tree.map(unflatten, metrics), settings)
-    return Halving(runs, evaluations)
+    state, metrics = unflatten_members((state, metrics), settings, num_seeds)
+    return Halving(Runs(Stacked(state), metrics, settings), evaluations)
 
 
 def _blank(metrics: Metrics, members: int, num_evals: int) -> Metrics:
@@ -207,7 +214,7 @@ def exploit_and_explore(
     """
     count = len(scores)
     moved = max(1, int(fraction * count))
-    scores = jnp.nan_to_num(scores, nan=-jnp.inf, posinf=-jnp.inf)
+    scores = lowest_unless_finite(scores)
     order = jnp.argsort(scores)
     pair_key, *keys = jax.random.split(key, 1 + len(space))
     best = jax.random.permutation(pair_key, order[count - moved :])

@@ -17,12 +17,15 @@ from .members import (
     available_memory,
     expose_keys,
     flatten_members,
+    key_kinds,
+    label_settings,
     lay_over,
+    lowest_unless_finite,
     measure_memory,
-    num_settings,
     over_members,
     pad_members,
     restore_keys,
+    unflatten_members,
 )
 from .settings import Hyperparameters
 from .train import Metrics, Train
@@ -59,11 +62,7 @@ class Runs(NamedTuple):
     @property
     def labels(self) -> list[dict[str, float]]:
         """For each setting, the values of what is swept."""
-        columns = {name: np.asarray(getattr(self.settings, name)).tolist() for name in self.swept}
-        return [
-            {name: values[index] for name, values in columns.items()}
-            for index in range(num_settings(self.settings))
-        ]
+        return label_settings(self.settings, self.swept)
 
     def scores(self, last: int = 1) -> np.ndarray:
         """`[settings, seeds]`: the mean return of the last evaluations that were made.
@@ -84,7 +83,7 @@ class Runs(NamedTuple):
 
     def best(self, last: int = 1) -> Best:
         """The setting with the highest mean score over seeds; settings that were not finite come last."""
-        scores = np.nan_to_num(self.scores(last), nan=-np.inf, posinf=-np.inf)
+        scores = lowest_unless_finite(self.scores(last))
         index = int(scores.mean(-1).argmax())
         setting = jax.tree.map(lambda leaf: float(leaf[index]), self.settings)
         return Best(index, setting, float(scores[index].mean()), int(scores[index].argmax()))
@@ -159,24 +158,28 @@ def sweep(
     ((2, 3, 2), ('discount',))
     """
     keys, members = flatten_members(settings, num_seeds, key)
-    data = jax.random.key_data(keys)
-    program, size = _compile(train, key, (data, members), members_per_chunk, memory_limit, mesh)
-    chunks = []
+    inputs = jax.random.key_data(keys), members
+    program, size = _compile(train, key, inputs, members_per_chunk, memory_limit, mesh)
     whole = size >= len(keys) and jax.process_count() == 1
+    chunks = []
     for start in range(0, len(keys), size):
-        part = jax.tree.map(lambda leaf, start=start: leaf[start : start + size], (data, members))
-        padded = lay_over(pad_members(part, size), mesh)
-        result = program(*padded) if whole else _to_host(program(*padded))
+        part = jax.tree.map(lambda leaf, start=start: leaf[start : start + size], inputs)
+        result = program(*_prepare(part, size, mesh))
+        kinds = key_kinds(result)
+        result = result if whole else _to_host(result)
         kept = len(part[0])
         if kept < size:
             result = jax.tree.map(lambda leaf, kept=kept: leaf[:kept], result)
         chunks.append(result)
-    join = (lambda leaf: leaf) if len(chunks) == 1 else lambda *leaves: np.concatenate(leaves)
-    like = jax.eval_shape(jax.vmap(train), keys, members)
-    state, metrics = restore_keys(jax.tree.map(join, *chunks), like, key)
-    shape = (num_settings(settings), num_seeds)
-    unflatten = lambda leaf: leaf.reshape(*shape, *leaf.shape[1:])
-    return Runs(Stacked(jax.tree.map(unflatten, state)), jax.tree.map(unflatten, metrics), settings)
+    if not whole:
+        chunks = [restore_keys(jax.tree.map(lambda *parts: np.concatenate(parts), *chunks), kinds)]
+    state, metrics = unflatten_members(chunks[0], settings, num_seeds)
+    return Runs(Stacked(state), metrics, settings)
+
+
+def _prepare(inputs: PyTree, size: int, mesh: Mesh | None) -> PyTree:
+    """As many members as the program takes, where it takes them."""
+    return lay_over(pad_members(inputs, size), mesh)
 
 
 def _compile(
@@ -194,17 +197,15 @@ def _compile(
     devices = mesh.size if mesh is not None else 1
     total = len(inputs[0])
 
-    def train_exposed(key_data: Array, hyperparameters: Hyperparameters) -> PyTree:
-        return expose_keys(train(jax.random.wrap_key_data(key_data, impl=impl), hyperparameters))
+    def train_member(key_data: Array, hyperparameters: Hyperparameters) -> PyTree:
+        # Plain numbers in: typed keys cannot be laid over processes.
+        return train(jax.random.wrap_key_data(key_data, impl=impl), hyperparameters)
 
-    program = jax.jit(over_members(train_exposed, mesh))
+    program = jax.jit(over_members(train_member, mesh))
 
     def compile_for(members: int) -> tuple[jax.stages.Compiled, int]:
         size = -(-members // devices) * devices
-        shapes = jax.eval_shape(lambda tree: pad_members(tree, size), inputs)
-        if mesh is not None:
-            shapes = lay_over(pad_members(inputs, size), mesh)
-        return program.lower(*shapes).compile(), size
+        return program.lower(*_prepare(inputs, size, mesh)).compile(), size
 
     compiled, size = compile_for(min(members_per_chunk or total, total))
     if members_per_chunk is not None:
@@ -224,6 +225,7 @@ def _compile(
 
 
 def _to_host(tree: PyTree) -> PyTree:
+    exposed = expose_keys(tree)
     if jax.process_count() > 1:
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
+        return multihost_utils.process_allgather(exposed, tiled=True)
+    return jax.tree.map(np.asarray, exposed)

@@ -16,23 +16,10 @@ import numpy as np
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.presets import CLEANER
 
-CONFIG = rx.Config(
-    total_steps=2 * 8 * 8,
-    num_envs=8,
-    num_steps=8,
-    num_epochs=2,
-    num_minibatches=2,
-    num_evals=2,
-    num_eval_envs=3,
-    episode_length=6,
-    actor_width=8,
-    critic_width=8,
-    num_bins=21,
-    **CLEANER,
-)
-HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
+from .sizes import HP, tiny
+
+CONFIG = tiny(num_envs=8)
 
 
 def numbers(result):

@@ -11,8 +11,9 @@ import jax
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.presets import CLEANER
 from reppo_fx.run import Checkpoints, cli, session
+
+from .sizes import tiny
 
 mode, *arguments = sys.argv[1:]
 
@@ -22,18 +23,7 @@ def make(name):
 
 
 def evolve(folder, rounds):
-    config = rx.Config(
-        total_steps=6 * 32,
-        num_envs=4,
-        num_steps=8,
-        num_epochs=1,
-        num_minibatches=2,
-        num_evals=6,
-        num_eval_envs=3,
-        actor_width=8,
-        critic_width=8,
-        **CLEANER,
-    )
+    config = tiny(total_steps=6 * 32, num_epochs=1, num_evals=6)
     space = {"learning_rate": rx.log_uniform(1e-3, 1e-1), "kl_target": rx.choice([0.1, 0.2, 0.4])}
     train = rx.make_train(make("probe"), config)
     population = rx.make_population(train, space, num_members=4)

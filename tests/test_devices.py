@@ -12,7 +12,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx.envs import probes
 
-from .test_train import TINY, tiny
+from .sizes import TINY, tiny
 
 ROOT = Path(__file__).parents[1]
 

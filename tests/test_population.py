@@ -9,7 +9,8 @@ import reppo_fx as rx
 from reppo_fx.envs import probes
 from reppo_fx.population import halving_schedule, keep_best
 
-from .test_train import HP, leaves_close, tiny
+from .sizes import HP, tiny
+from .test_train import leaves_close
 
 KEY = jax.random.key(0)
 # Whoever learns from the negated reward gets worse at the task: only positive scales can be best.

@@ -9,6 +9,8 @@ import pytest
 import reppo_fx as rx
 from reppo_fx import envs
 
+from .sizes import tiny
+
 LIMIT, STEPS, INSTANCES = 6, 20, 3
 
 
@@ -142,17 +144,8 @@ def test_brax_trains():
 @pytest.mark.slow
 def test_a_contact_rich_task_runs_under_the_member_axis():
     pytest.importorskip("mujoco_playground")
-    config = rx.Config(
-        total_steps=8,
-        num_envs=2,
-        num_steps=4,
-        num_epochs=1,
-        num_minibatches=2,
-        num_evals=1,
-        num_eval_envs=1,
-        episode_length=4,
-        actor_width=8,
-        critic_width=8,
+    config = tiny(
+        total_steps=8, num_envs=2, num_steps=4, num_epochs=1, num_evals=1, num_eval_envs=1
     )
     train = rx.make_train(rx.envs.playground("HopperHop"), config)
     settings = rx.grid(learning_rate=[1e-3, 1e-3, 1e-2])

@@ -8,7 +8,7 @@ import scipy.stats
 
 import reppo_fx as rx
 
-from .test_train import HP
+from .sizes import HP
 
 KEY = jax.random.key(0)
 

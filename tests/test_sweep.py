@@ -10,7 +10,8 @@ from reppo_fx.envs import probes
 from reppo_fx.members import measure_memory
 from reppo_fx.sweep import flatten_metrics
 
-from .test_train import HP, TINY, leaves_close, tiny
+from .sizes import HP, TINY, tiny
+from .test_train import leaves_close
 
 KEY = jax.random.key(0)
 SETTINGS = rx.grid(HP, learning_rate=[1e-3, 3e-3], discount=[0.5, 0.9])

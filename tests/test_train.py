@@ -15,25 +15,7 @@ from reppo_fx.envs.base import Environment
 from reppo_fx.presets import CLEANER
 from reppo_fx.run.loop import compile_programs, run_loop
 
-TINY = rx.Config(
-    total_steps=4 * 32,
-    num_envs=4,
-    num_steps=8,
-    num_epochs=2,
-    num_minibatches=2,
-    num_evals=2,
-    num_eval_envs=3,
-    episode_length=6,
-    actor_width=8,
-    critic_width=8,
-    num_bins=21,
-    **CLEANER,
-)
-HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
-
-
-def tiny(**changes):
-    return dataclasses.replace(TINY, **changes)
+from .sizes import HP, TINY, tiny
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..members import lowest_unless_finite
+
 ROWS_SHOWN = 20
 
 
@@ -90,7 +92,7 @@ class Display:
 
     def evaluated(self, env_steps: int, seconds: float, returns: NDArray) -> None:
         """Show an evaluation, `[settings, seeds]`."""
-        best = returns[_best_first(returns)[0]]
+        best = returns[best_first(returns)[0]]
         text = f"{'best ' if len(returns) > 1 else ''}return {best.mean():.1f} ± {best.std():.1f}"
         self._progress.update(self._id, latest=text)
         if self._live is not None and len(returns) > 1:
@@ -106,7 +108,7 @@ class Display:
         return (env_steps - self._start) * self._num_members / max(seconds, 1e-9)
 
     def _table(self, returns: NDArray) -> Table:
-        order = _best_first(returns)
+        order = best_first(returns)
         names = list(self._labels[0])
         table = Table(*names, "return", "± over seeds", "best seed", box=None)
         for index in order[:ROWS_SHOWN]:
@@ -118,9 +120,9 @@ class Display:
         return table
 
 
-def _best_first(returns: NDArray) -> list[int]:
-    """Settings by mean return; what is not finite comes last."""
-    means = np.nan_to_num(returns.mean(1), nan=-np.inf, posinf=-np.inf)
+def best_first(returns: NDArray) -> list[int]:
+    """Settings by mean return `[settings, seeds]`; what is not finite comes last."""
+    means = np.asarray(lowest_unless_finite(returns.mean(1)))
     return [int(index) for index in np.argsort(-means, kind="stable")]
 
 

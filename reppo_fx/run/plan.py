@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ..members import flatten_members
+from ..members import flatten_members, label_settings
 from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..space import grid
 
@@ -57,10 +57,7 @@ class Plan:
     @property
     def labels(self) -> list[dict[str, float]]:
         """For each setting, the values of what is swept; one empty label for a single setting."""
-        settings = self.settings()
-        columns = {name: [float(x) for x in getattr(settings, name)] for name in self.grid}
-        count = len(settings.discount)
-        return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+        return label_settings(self.settings(), self.grid)
 
     @property
     def total_iterations(self) -> int:
@@ -102,6 +99,15 @@ def differences(saved: Plan, asked: Plan) -> list[str]:
         for name in names
         if flat[0].get(name) != flat[1].get(name)
     ]
+
+
+def label_text(label: Mapping[str, float]) -> str:
+    """A label in words.
+
+    >>> label_text({"learning_rate": 3e-4, "discount": 0.99})
+    'learning_rate 0.0003, discount 0.99'
+    """
+    return ", ".join(f"{name} {value:g}" for name, value in label.items())
 
 
 def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

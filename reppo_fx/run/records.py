@@ -155,15 +155,10 @@ class MetricsFile:
 
 
 def _rows_until(path: Path, config: Config, done: int) -> list[dict[str, str]]:
-    per_iteration = config.steps_per_iteration
+    per_evaluation = config.steps_per_iteration * config.iterations_per_eval
+    in_turn = range(0, done * config.steps_per_iteration + 1, per_evaluation)
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        row
-        for row in rows
-        if int(row["env_steps"] or 0) <= done * per_iteration
-        and int(row["env_steps"] or 0) % (per_iteration * config.iterations_per_eval) == 0
-    ]
+        return [row for row in csv.DictReader(file) if int(row["env_steps"] or 0) in in_turn]
 
 
 def read_returns(path: Path, plan: Plan) -> tuple[NDArray[Any], NDArray[Any]]:

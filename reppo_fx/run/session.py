@@ -17,9 +17,9 @@ from ..envs import make
 from ..iteration import TrainState
 from ..train import Train, make_train
 from .checkpoints import Checkpoints
-from .display import Display, count
+from .display import Display, best_first, count
 from .loop import Progress, compile_programs, run_loop
-from .plan import Plan, differences
+from .plan import Plan, differences, label_text
 from .plots import plot_learning_curve, plot_sweep
 from .records import (
     MetricsFile,
@@ -149,13 +149,11 @@ class _Session:
         if len(steps):
             save_policies(self.folder, self.train, state)
             title = f"REPPO on {self.plan.task} ({self.plan.preset} preset)"
-            plot_learning_curve(
-                self.folder / "curve.png", title, steps, returns, _texts(self.plan.labels)
-            )
+            labels = self.plan.labels
+            texts = [label_text(label) for label in labels]
+            plot_learning_curve(self.folder / "curve.png", title, steps, returns, texts)
             for name in self.plan.grid:
-                plot_sweep(
-                    self.folder / f"sweep_{name}.png", title, name, self.plan.labels, returns[-1]
-                )
+                plot_sweep(self.folder / f"sweep_{name}.png", title, name, labels, returns[-1])
         seconds = time.perf_counter() - self.started
         return RunResult(self.folder, steps, returns, seconds, signal_)
 
@@ -164,12 +162,12 @@ def summary(plan: Plan, result: RunResult) -> str:
     """The line that a run ends with."""
     if not len(result.env_steps):
         return f"{plan.task}: stopped before the first evaluation; settings are in {result.folder}/"
-    means = result.returns[-1].mean(-1)
-    best = int(np.nan_to_num(means, nan=-np.inf).argmax())
+    best = best_first(result.returns[-1])[0]
     last = result.returns[-1, best]
     ending = "stopped at" if result.signal is not None else "after"
     seeds = "1 seed" if len(last) == 1 else f"± {last.std():.1f} over {len(last)} seeds"
-    what = f"best of {len(means)} settings ({_texts(plan.labels)[best]}): " if plan.grid else ""
+    labels = plan.labels
+    what = f"best of {len(labels)} settings ({label_text(labels[best])}): " if plan.grid else ""
     line = (
         f"{plan.task}: {what}return {last.mean():.1f} ({seeds}) {ending} {count(int(result.env_steps[-1]))} "
         f"steps each, {result.seconds:.0f} s in all, compilation included; see {result.folder}/"
@@ -178,10 +176,6 @@ def summary(plan: Plan, result: RunResult) -> str:
     if result.signal is not None:
         line += f"\nGo on with: reppo-fx {command} --resume {result.folder}"
     return line
-
-
-def _texts(labels: list[dict[str, float]]) -> list[str]:
-    return [", ".join(f"{name} {value:g}" for name, value in label.items()) for label in labels]
 
 
 def _new_folder(out: Path | None, task: str) -> Path:

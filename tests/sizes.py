@@ -1,0 +1,26 @@
+"""The smallest settings that exercise everything, shared by tests and by the processes they start."""
+
+import dataclasses
+
+import reppo_fx as rx
+from reppo_fx.presets import CLEANER
+
+TINY = rx.Config(
+    total_steps=4 * 32,
+    num_envs=4,
+    num_steps=8,
+    num_epochs=2,
+    num_minibatches=2,
+    num_evals=2,
+    num_eval_envs=3,
+    episode_length=6,
+    actor_width=8,
+    critic_width=8,
+    num_bins=21,
+    **CLEANER,
+)
+HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
+
+
+def tiny(**changes):
+    return dataclasses.replace(TINY, **changes)
