@@ -1,10 +1,11 @@
-"""The command line: `reppo-fx train`, `sweep`, `eval`. Flags come from the settings' own types, with Tyro.
+"""The command line: `reppo-fx train`, `sweep`, `eval`, `plot`. Flags come from the settings' own types, with Tyro.
 
 No postponed annotations here: Tyro reads types that are made while running.
 """
 
 import argparse
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,12 +15,14 @@ import docstring_parser
 import jax
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from ..envs import make
 from ..evaluate import evaluate_policy
 from ..presets import PRESETS, preset
 from ..settings import CHOICES, Config, Hyperparameters
-from .plan import Plan
+from .display import count
+from .plan import Plan, label_text
 from .records import load_policies, read_config
 
 DEFAULT_TASK = "CartpoleBalance"
@@ -130,10 +133,27 @@ def _commands(
         seed: int = 0
         """Of the episodes' starts."""
 
+    @dataclasses.dataclass(frozen=True)
+    class Plot:
+        """Compare runs: learning curves by task, scores with intervals, profiles, reliability.
+
+        Leaves curves.png, summary.png and summary.json in --out.
+        """
+
+        runs: tyro.conf.Positional[tuple[str, ...]]
+        """Folders, e.g. runs/CartpoleBalance, or LABEL=FOLDER; those of one task and label are taken together."""
+        out: Path = Path("plots")
+        """Folder for the pictures."""
+        normalizer: float = 1000.0
+        """Returns are divided by this before tasks are averaged; 1000 is the most that DMC tasks pay."""
+        threshold: float = 0.9
+        """Share of a task's best return that counts as reached."""
+
     train = Annotated[Train, tyro.conf.subcommand("train")]
     sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
     evaluate = Annotated[Eval, tyro.conf.subcommand("eval")]
-    return train | sweep | evaluate
+    plot = Annotated[Plot, tyro.conf.subcommand("plot")]
+    return train | sweep | evaluate | plot
 
 
 def _look_ahead(arguments: list[str]) -> Any:
@@ -200,7 +220,7 @@ def _run_eval(arguments: Any, console: Console) -> int:
     means = returns.mean(1).reshape(-1, plan.num_seeds)
     spreads = returns.std(1).reshape(-1, plan.num_seeds)
     for setting, label in enumerate(plan.labels):
-        name = "".join(f"{name} {value:g}, " for name, value in label.items())
+        name = f"{label_text(label)}, " if label else ""
         for seed in range(plan.num_seeds):
             console.print(
                 f"{name}seed {seed}: return {means[setting, seed]:.1f} ± {spreads[setting, seed]:.1f} "
@@ -210,6 +230,25 @@ def _run_eval(arguments: Any, console: Console) -> int:
             f"{plan.task}: {name}return {means[setting].mean():.1f} ± {means[setting].std():.1f} "
             f"over {plan.num_seeds} seeds"
         )
+    return 0
+
+
+def _run_plot(arguments: Any, console: Console) -> int:
+    from .report import write_report
+
+    if not arguments.runs:
+        raise ValueError("runs is empty; give at least one folder.")
+    summaries = write_report(
+        arguments.runs, arguments.out, arguments.normalizer, arguments.threshold
+    )
+    table = Table("", "IQM", "mean", "P(better than the first)", "steps to threshold", box=None)
+    interval = lambda e: f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
+    for label, summary in summaries.items():
+        better = interval(summary.improvement) if summary.improvement else ""
+        steps = count(summary.steps) if math.isfinite(summary.steps) else "not reached"
+        table.add_row(label, interval(summary.iqm), interval(summary.mean), better, steps)
+    console.print(table)
+    console.print(f"Pictures and figures are in {arguments.out}/", soft_wrap=True, highlight=False)
     return 0
 
 
@@ -243,12 +282,12 @@ def main(arguments: list[str] | None = None) -> int:
             prog="reppo-fx",
             description="REPPO in JAX: train on robot tasks, many seeds in one program.",
         )
+        if hasattr(parsed, "runs"):
+            return _run_plot(parsed, console)
         _keep_compilations()
-        return (
-            _run_eval(parsed, console)
-            if hasattr(parsed, "run")
-            else _run_train(parsed, saved, console)
-        )
+        if hasattr(parsed, "run"):
+            return _run_eval(parsed, console)
+        return _run_train(parsed, saved, console)
     except (ValueError, ImportError) as error:
         Console(stderr=True).print(f"reppo-fx: {error}", style="red", soft_wrap=True, markup=False)
         return 2

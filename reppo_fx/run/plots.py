@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .statistics import estimate
+
 LEGEND_ENTRIES = 12
 TICKS = 10
+PROGRESS_POINTS = 101
 
 
 def plot_learning_curve(
@@ -91,6 +95,101 @@ def plot_sweep(
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def plot_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    """A panel per task: the interquartile mean over runs of each label, and its 95 % bootstrap interval.
+
+    Args:
+        path: PNG file to write.
+        curves: by task and label, each with `env_steps` `[evals]` and `returns` `[evals, runs]`.
+    """
+    plt, formatter = _matplotlib()
+    columns = min(len(curves), 3)
+    rows = -(-len(curves) // columns)
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(5 * columns, 3.8 * rows), layout="constrained", squeeze=False
+    )
+    colors = _colors(curves)
+    for axes, (task, labels) in zip(panels.ravel(), curves.items(), strict=False):
+        for label, curve in labels.items():
+            points = [estimate({task: returns}) for returns in curve.returns]
+            low, high = [point.low for point in points], [point.high for point in points]
+            axes.fill_between(
+                curve.env_steps, low, high, color=colors[label], alpha=0.2, linewidth=0
+            )
+            values = [point.value for point in points]
+            name = f"{label} ({curve.returns.shape[1]} runs)"
+            axes.plot(
+                curve.env_steps, values, color=colors[label], marker="o", markersize=3, label=name
+            )
+        axes.xaxis.set_major_formatter(formatter)
+        axes.set_title(task)
+        axes.set_xlabel("environment steps per run")
+        axes.set_ylabel("evaluation return, IQM")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize="small")
+    for axes in panels.ravel()[len(curves) :]:
+        axes.remove()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def plot_comparison(
+    path: Path,
+    curves: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, Any],
+    threshold: float,
+) -> None:
+    """Scores with their intervals, performance profiles, and reliability against steps.
+
+    Args:
+        path: PNG file to write.
+        curves: by task and label.
+        summaries: by label, from `report.summarize`.
+        threshold: share of the best return that reliability asks for.
+    """
+    plt, _ = _matplotlib()
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    colors = _colors(curves)
+    for row, (label, summary) in enumerate(summaries.items()):
+        value, low, high = summary.iqm
+        left.barh(row, high - low, left=low, color=colors[label], alpha=0.4, height=0.6)
+        left.plot([value, value], [row - 0.3, row + 0.3], color=colors[label])
+        scores = np.linspace(0.0, 1.0, len(summary.profile.value))
+        middle.fill_between(
+            scores, summary.profile.low, summary.profile.high, color=colors[label], alpha=0.2
+        )
+        middle.plot(scores, summary.profile.value, color=colors[label], label=label)
+        share = np.linspace(0.0, 1.0, PROGRESS_POINTS)
+        reliable = [
+            np.interp(share, (np.arange(len(one)) + 1) / len(one), one, left=0.0)
+            for one in summary.reliable.values()
+        ]
+        right.plot(share, np.mean(reliable, axis=0), color=colors[label], label=label)
+    left.set_yticks(range(len(summaries)), list(summaries))
+    left.invert_yaxis()
+    left.set_xlabel("normalized score, IQM and 95 % interval")
+    middle.set_xlabel("normalized score")
+    middle.set_ylabel("share of runs above")
+    right.set_xlabel("share of each run's steps")
+    right.set_ylabel(f"runs that stay above {threshold:g} of the best")
+    for axes in (middle, right):
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+    middle.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _colors(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One per label, the same in every panel."""
+    plt, _ = _matplotlib()
+    labels = list(dict.fromkeys(label for one in curves.values() for label in one))
+    few = plt.get_cmap("tab10").colors
+    many = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(labels)))
+    return dict(zip(labels, few if len(labels) <= len(few) else many, strict=False))
 
 
 def _seeds(count: int) -> str:
