@@ -2,8 +2,10 @@
 
 python benchmarks/learning.py CartpoleBalance --label cpu --preset cpu --seeds 4
 python benchmarks/learning.py ReacherHard --label authors --preset authors --seeds 3 --set num_envs=256 ...
+python benchmarks/learning.py ReacherHard --label original-code --authors PATH --set num_envs=256 width=128 ...
 
-`python benchmarks/table.py` makes the tables from all files.
+PATH is a copy of github.com/cvoelcker/reppo; its settings have its own names there (peers.AUTHORS_SETTINGS). It
+evaluates one episode in each of its environments. `python benchmarks/table.py` makes the tables from all files.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import argparse
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import record
+from peers import AUTHORS_SETTINGS, authors_config, authors_environment, load_authors
 
 import reppo_fx as rx
 from reppo_fx.run.plan import Plan
@@ -29,6 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("task")
     parser.add_argument("--label", required=True, help="name of this variant in the tables")
     parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--authors", type=Path, help="run the original code in this copy instead")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
@@ -92,10 +97,59 @@ def measure(arguments: argparse.Namespace) -> dict:
     }
 
 
+def measure_original(arguments: argparse.Namespace) -> dict:
+    """The same of the original code, with its own evaluation."""
+    authors = load_authors(arguments.authors)
+    like = {**AUTHORS_SETTINGS, "width": 512}
+    changes = {}
+    for change in arguments.set:
+        name, text = change.split("=", 1)
+        changes[name] = text == "True" if isinstance(like[name], bool) else type(like[name])(text)
+    config = authors_config(authors, **changes)
+    evaluations: list[dict] = []
+    started = time.perf_counter()
+
+    def log(state: Any, metrics: dict[str, Any]) -> None:
+        row = {
+            "env_steps": int(metrics["time_step"][0]),
+            "seconds": round(time.perf_counter() - started, 2),
+            "eval_return": np.asarray(metrics["eval/episode_return"], float).tolist(),
+            "kl": np.asarray(metrics["train/kl"], float)
+            .reshape(arguments.seeds, -1)
+            .mean(1)
+            .tolist(),
+        }
+        evaluations.append(row)
+        print(
+            f"{arguments.task} {arguments.label} {row['env_steps']:>8} steps  "
+            f"return {np.mean(row['eval_return']):7.1f}  {row['seconds']:.0f} s",
+            flush=True,
+        )
+
+    environment = authors_environment(arguments.task, config.max_episode_steps)
+    train = authors.make_train_fn(config, environment, log_callback=log, num_seeds=arguments.seeds)
+    key = jax.random.PRNGKey(arguments.seed)
+    program = jax.jit(train, static_argnums=1).lower(key, config).compile()
+    compiled = time.perf_counter()
+    started = compiled
+    jax.block_until_ready(program(key))
+    jax.effects_barrier()
+    return {
+        "label": arguments.label,
+        "task": arguments.task,
+        "num_seeds": arguments.seeds,
+        "seed": arguments.seed,
+        "settings": {**like, **changes},
+        **record.stamp(),
+        "evaluations": evaluations,
+    }
+
+
 def main() -> None:
     arguments = parse()
     name = f"learning_{arguments.label}_{arguments.task}_{arguments.seed}.json"
-    record.write(measure(arguments), arguments.out / name)
+    result = measure_original(arguments) if arguments.authors else measure(arguments)
+    record.write(result, arguments.out / name)
 
 
 if __name__ == "__main__":

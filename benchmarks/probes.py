@@ -8,7 +8,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import record
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
@@ -68,6 +67,7 @@ def learned(env: rx.envs.Environment, shown: list[float]) -> np.ndarray:
 
 
 def main() -> None:
+
     results = []
     print("| probe | shown | true value | learned (mean ± sd of seeds) |\n|---|---|---|---|")
     for name, (env, shown, true) in CASES.items():

@@ -11,7 +11,7 @@ Measured: steps per second summed over members, by the median round, without com
 from the start of the process to the first result; peak memory; how many processor cores were busy; and for one
 program the share of the time that goes into collecting (environment and policy) rather than learning. And once:
 where compilation time goes, cold and with JAX's persistent cache. Prints rows as they come and writes
-benchmarks/results/sweep_TASK.json after each.
+benchmarks/results/sweep_TASK.json after each; rows that are in it already are not measured again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any
 
 STARTED = time.perf_counter()
 ROUNDS = 3
+WAYS = ("together", "sequence", "processes")
 
 
 def parse() -> argparse.Namespace:
@@ -42,12 +43,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30_000, help="of each member, in all rounds")
     parser.add_argument("--most-processes", type=int, default=8, help="skip more than these")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument(
+        "--together", type=Path, help="of a worker: where processes wait for each other"
+    )
     parser.add_argument("--worker", choices=["together", "sequence", "compile"])
     return parser.parse_args()
 
 
-def work(task: str, steps: int, way: str, members: int) -> dict:
-    """One measurement, in the process it is made in."""
+def work(task: str, steps: int, way: str, members: int, together: Path | None) -> dict:
+    """One measurement, in the process it is made in; with others it waits until all have compiled."""
     import jax
     import record
 
@@ -71,7 +75,10 @@ def work(task: str, steps: int, way: str, members: int) -> dict:
             "environment_alone": timed(lambda: compile_environment(train, keys[0]))[0],
         }
     jax.block_until_ready(program(state, count))
-    first_result, cpu_before = time.perf_counter() - STARTED, time.process_time()
+    first_result = time.perf_counter() - STARTED
+    if together is not None:
+        wait_for_others(together)
+    cpu_before = time.process_time()
     rounds = []
     for _ in range(members // width):
         run = state
@@ -91,6 +98,13 @@ def work(task: str, steps: int, way: str, members: int) -> dict:
     if way == "together":
         row["collecting_share"] = collecting_seconds(train, state) / per_iteration
     return row
+
+
+def wait_for_others(folder: Path) -> None:
+    """Until as many processes are here as the folder's name says, so that all measure at the same time."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < int(folder.name):
+        time.sleep(0.01)
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -135,7 +149,13 @@ def collecting_seconds(train: Any, state: Any) -> float:
     return statistics.median(timed(lambda: program(state))[0] for _ in range(5))
 
 
-def start(arguments: argparse.Namespace, way: str, members: int, cache: str | None = None):
+def start(
+    arguments: argparse.Namespace,
+    way: str,
+    members: int,
+    cache: str | None = None,
+    together: Path | None = None,
+):
     environment = dict(os.environ)
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = (
@@ -145,6 +165,8 @@ def start(arguments: argparse.Namespace, way: str, members: int, cache: str | No
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
     command = [sys.executable, __file__, arguments.task, "--worker", way]
     command += ["--members", str(members), "--steps", str(arguments.steps)]
+    if together is not None:
+        command += ["--together", str(together)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
@@ -157,7 +179,11 @@ def finish(process) -> dict:
 
 def side_by_side(arguments: argparse.Namespace, members: int) -> dict:
     """M processes at once: their sums; the slowest first result."""
-    parts = [finish(p) for p in [start(arguments, "together", 1) for _ in range(members)]]
+    with tempfile.TemporaryDirectory() as folder:
+        together = Path(folder) / str(members)
+        together.mkdir()
+        processes = [start(arguments, "together", 1, together=together) for _ in range(members)]
+        parts = [finish(process) for process in processes]
     return {
         **parts[0],
         "steps_per_second": sum(part["steps_per_second"] for part in parts),
@@ -167,14 +193,21 @@ def side_by_side(arguments: argparse.Namespace, members: int) -> dict:
     }
 
 
-def measure(arguments: argparse.Namespace, save: Callable[[dict], None]) -> None:
+def measure(arguments: argparse.Namespace, path: Path) -> None:
+    """What is not in the file yet."""
+    import record
+
     result: dict[str, Any] = {"task": arguments.task, "steps_per_member": arguments.steps}
-    with tempfile.TemporaryDirectory() as cache:
-        result["compilation"] = {
-            name: finish(start(arguments, "compile", 1, cache)) for name in ("cold", "cached")
-        }
-    print(json.dumps(result["compilation"], indent=1), flush=True)
-    result["rows"] = rows = []
+    if path.exists():
+        result = json.loads(path.read_text())
+    if "compilation" not in result:
+        with tempfile.TemporaryDirectory() as cache:
+            result["compilation"] = {
+                name: finish(start(arguments, "compile", 1, cache)) for name in ("cold", "cached")
+            }
+        print(json.dumps(result["compilation"], indent=1), flush=True)
+    rows = result.setdefault("rows", [])
+    done = {(row["members"], row["way"]) for row in rows}
     for members in arguments.members:
         ways = {
             "together": lambda m=members: finish(start(arguments, "together", m)),
@@ -182,12 +215,15 @@ def measure(arguments: argparse.Namespace, save: Callable[[dict], None]) -> None
             "processes": lambda m=members: side_by_side(arguments, m),
         }
         for way, run in ways.items():
-            if way == "processes" and members > arguments.most_processes:
+            if (members, way) in done or (
+                way == "processes" and members > arguments.most_processes
+            ):
                 continue
             row = {"members": members, "way": way, **run()}
             result.update(row.pop("machine"))
             rows.append(row)
-            save(result)
+            rows.sort(key=lambda row: (row["members"], WAYS.index(row["way"])))
+            record.write(result, path)
             print(
                 f"{members:>4} {way:<10} {row['steps_per_second']:>9.0f} steps/s  first result "
                 f"{row['first_result_seconds']:5.0f} s  peak {row['peak_bytes'] / 2**30:5.2f} GiB  "
@@ -199,13 +235,10 @@ def measure(arguments: argparse.Namespace, save: Callable[[dict], None]) -> None
 def main() -> None:
     arguments = parse()
     if arguments.worker:
-        row = work(arguments.task, arguments.steps, arguments.worker, *arguments.members)
-        print(json.dumps(row))
+        sizes = (arguments.task, arguments.steps, arguments.worker, *arguments.members)
+        print(json.dumps(work(*sizes, arguments.together)))
         return
-    import record
-
-    path = arguments.out / f"sweep_{arguments.task}.json"
-    measure(arguments, lambda result: record.write(result, path))
+    measure(arguments, arguments.out / f"sweep_{arguments.task}.json")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Tables from the JSON files in `results/`: return against steps, published or measured figures beside it.
+"""Tables from the JSON files in `results/`, each with what it was made from.
 
-python benchmarks/table.py        # prints, and writes results/learning.md
+python benchmarks/table.py        # writes results/learning.md, speed.md, sweep.md, equivalence.md and estimators.md
 """
 
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections import defaultdict
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from record import RESULTS
 from scipy import stats
 
-RESULTS = Path(__file__).parent / "results"
 # Mean return after 50 M steps with 128 x 1024 batches, from the result files the REPPO authors publish.
 PUBLISHED = {
     "CartpoleBalance": 999.5,
@@ -51,7 +53,7 @@ def interval(returns: np.ndarray) -> str:
     return f"{iqm(returns):.0f} [{low:.0f}, {high:.0f}]"
 
 
-def table() -> str:
+def learning() -> str:
     lines = [
         "# Learning curves",
         "",
@@ -73,10 +75,176 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def speed() -> str:
+    lines = [
+        "# Speed, compile time, memory",
+        "",
+        "Medians over alternating turns in fresh processes [lowest, highest]; evaluation left out. Compile time",
+        "and time until the first iteration is done are of the first turn, with an empty cache. The ratio is that",
+        "of the speeds, against the original code. Made from `speed_*.json` (`python benchmarks/speed.py`).",
+        "",
+    ]
+    for path in sorted(RESULTS.glob("*speed_*.json")):
+        lines += _speed_of(json.loads(path.read_text()))
+    return "\n".join(lines)
+
+
+def _speed_of(result: dict[str, Any]) -> list[str]:
+    steps = result["num_envs"] * result["num_steps"] * result["members"]
+    lines = [
+        f"## {result['task']}, {result['num_envs']} x {result['num_steps']}, width {result['width']}, "
+        f"{result['members']} member(s)",
+        "",
+        f"{result['num_epochs']} epochs x {result['num_minibatches']} minibatches; {_machine(result)}",
+        "",
+        "| | steps/s | ratio | environment's share | compile s | first iteration s | peak GiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    sides: dict[str, list[dict[str, Any]]] = {}
+    for turn in result["turns"]:
+        sides.setdefault(turn["side"], []).append(turn)
+    middle = lambda rows, name: statistics.median(row[name] for row in rows)
+    theirs = middle(sides["original"], "seconds_per_iteration") if "original" in sides else math.nan
+    for side, rows in sides.items():
+        speeds = [steps / row["seconds_per_iteration"] for row in rows]
+        seconds = middle(rows, "seconds_per_iteration")
+        share = middle(rows, "environment_seconds") / seconds
+        lines.append(
+            f"| {side} | {statistics.median(speeds):,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}] "
+            f"| {theirs / seconds:.2f} | {share:.0%} | {rows[0]['compile_seconds']:.0f} "
+            f"| {rows[0]['to_first_iteration_done']:.0f} | {middle(rows, 'peak_bytes') / 2**30:.2f} |"
+        )
+    lines.append("")
+    for side, rows in sides.items():
+        floors = [row["floor"] for row in rows if "floor" in row]
+        if floors:
+            flops, rate = middle(floors, "update_flops"), middle(floors, "matrix_flops_per_second")
+            least, taken = middle(floors, "floor_seconds"), middle(floors, "update_seconds")
+            lines += [
+                f"{side}: the update's matrix products are {flops / 1e9:.1f} GFLOP; at the measured "
+                f"{rate / 1e9:.0f} GFLOP/s they take {least:.2f} s. The update takes {taken:.2f} s, "
+                f"{taken / least:.1f} times that.",
+                "",
+            ]
+    return lines
+
+
+def sweep() -> str:
+    lines = [
+        "# Sweeps",
+        "",
+        "Steps per second summed over members, without compilation or evaluation; seconds from the command to the",
+        "first result, compilation included; peak memory of all processes; processor cores kept busy. Made from",
+        "`sweep_*.json` (`python benchmarks/sweep.py`).",
+    ]
+    for path in sorted(RESULTS.glob("sweep_*.json")):
+        result = json.loads(path.read_text())
+        lines += [
+            "",
+            f"## {result['task']}",
+            "",
+            _machine(result),
+            "",
+            "| members | | steps/s | first result s | peak GiB | cores busy | collecting |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in result["rows"]:
+            share = f"{row['collecting_share']:.0%}" if "collecting_share" in row else ""
+            lines.append(
+                f"| {row['members']} | {row['way']} | {row['steps_per_second']:,.0f} "
+                f"| {row['first_result_seconds']:.0f} | {row['peak_bytes'] / 2**30:.2f} "
+                f"| {row['cores_busy']:.2f} | {share} |"
+            )
+        lines += ["", "| compilation | to first step s | start | training | environment alone |"]
+        lines.append("|---|---|---|---|---|")
+        for name, seconds in result["compilation"].items():
+            parts = ("to_first_step", "init_program", "training_program", "environment_alone")
+            lines.append(f"| {name} | {' | '.join(f'{seconds[part]:.1f}' for part in parts)} |")
+    return "\n".join(lines) + "\n"
+
+
+DIFFERENCES = """\
+## Differences that stay, and why
+
+- **Terminated steps.** The original adds the entropy of the next action to the reward after an episode has ended
+  for good; there is no next action, so here it is not added (term "reward after termination").
+- **The last row of a rollout** bootstraps in the original even where the episode has just terminated; here
+  nothing follows a termination.
+- **Truncated steps.** The original never sees the true successor of a step that a time limit cut. It leaves the
+  step out of the critic's loss, and the step before it bootstraps fully from the value of the state between them.
+  Here the cut step bootstraps from its true successor and the trace is cut at it. The mask can be kept
+  (`mask_truncated`, as the `authors` preset does), the shifted cut is not.
+  The term "λ-returns, random ends" expresses the original's convention in our arguments.
+- **Starts.** The original returns to the same stored first state at every reset; here starts are drawn anew.
+- **First episodes** start at random ages in both, from different streams of random numbers.
+"""
+
+
+def estimators() -> str:
+    result = json.loads((RESULTS / "estimators.json").read_text())
+    lines = [
+        "# Gradient estimators",
+        "",
+        f"A Gaussian with standard deviation {result['std']} on the six-hump camel function,",
+        f"{result['samples']} samples per step, Adam with {result['learning_rate']} for {result['steps']} steps, "
+        f"{result['starts']} starts.",
+        "Variance (trace, mean) and bias (root mean square) of the gradient are over the starts, before any step;",
+        "the true gradient is by quadrature. Some starts lead to local minima, whatever the estimator.",
+        "Distance to the nearest global minimum at the end: median [quartiles]; reached: nearer than 0.1.",
+        "Made from `estimators.json` (`python benchmarks/estimators.py`), which also draws the picture.",
+        "",
+        "| estimator | variance | bias | distance at the end | reached |",
+        "|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        low, middle, high = row["distance"]
+        lines.append(
+            f"| {row['estimator']} | {row['variance']:.3g} | {row['bias']:.2g} "
+            f"| {middle:.3f} [{low:.3f}, {high:.3f}] | {row['reached']:.0%} |"
+        )
+    return "\n".join(lines) + "\n\n![descents](estimators.png)\n"
+
+
+def equivalence() -> str:
+    results = json.loads((RESULTS / "equivalence.json").read_text())
+    single, double = results["float32"], results["float64"]
+    lines = [
+        "# The same numbers as the original code",
+        "",
+        "Same parameters, batch and random numbers; error = largest difference / largest entry. Made from",
+        "`equivalence.json` (`python benchmarks/equivalence.py --authors PATH`).",
+        "",
+        _machine(single),
+        "",
+        "| | term | float32 | float64 |",
+        "|---|---|---|---|",
+    ]
+    for a, b in zip(single["rows"], double["rows"], strict=True):
+        lines.append(f"| {a['group']} | {a['term']} | {a['error']:.1e} | {b['error']:.1e} |")
+    return "\n".join(lines) + "\n\n" + DIFFERENCES
+
+
+def _machine(result: dict[str, Any]) -> str:
+    device, versions = result["device"]["kind"], result["versions"]
+    return (
+        f"{device}, {result['cpu_count']} cores, jax {versions['jax']}, Python {versions['python']}, "
+        f"commit {result['commit']}, {result['date']}"
+    )
+
+
+def tables() -> dict[str, str]:
+    """Every table there are results for, by file name."""
+    return {
+        f"{table.__name__}.md": table()
+        for table in (learning, speed, sweep, equivalence, estimators)
+        if list(RESULTS.glob(f"*{table.__name__}*.json"))
+    }
+
+
 def main() -> None:
-    text = table()
-    (RESULTS / "learning.md").write_text(text)
-    print(text)
+    for name, text in tables().items():
+        (RESULTS / name).write_text(text)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Other people's code, run from the reader's own copy; nothing of it is kept here."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+# Imported by the original code's training module for logging and hyperparameter search only.
+UNUSED = ("hydra", "optuna", "plotly", "plotly.graph_objs", "wandb")
+
+
+def load_authors(path: Path) -> Any:
+    """The JAX training module of github.com/cvoelcker/reppo, from a copy of it.
+
+    Needs flax, distrax, gymnax, brax and playground beside this package. Two things are arranged, and nothing
+    else: packages that it does not need are stood in for where missing, and current flax is told to take plain
+    lists as attributes of modules.
+
+    Raises:
+        SystemExit: if the path does not hold it.
+    """
+    if not (path / "src" / "jaxrl" / "reppo.py").is_file():
+        raise SystemExit(f"--authors is {path}; it must hold src/jaxrl/reppo.py.")
+    import flax
+
+    flax.config.update("flax_pytree_module", False)
+    missing = [name for name in UNUSED if importlib.util.find_spec(name.split(".")[0]) is None]
+    sys.modules.update({name: MagicMock() for name in missing})
+    if "hydra" in missing:
+        sys.modules["hydra"].main = lambda **_: lambda function: function
+    sys.path.insert(0, str(path))
+    return importlib.import_module("src.jaxrl.reppo")
+
+
+# What its configuration files say for MuJoCo Playground's control suite.
+AUTHORS_SETTINGS: dict[str, Any] = {
+    "lr": 3e-4,
+    "anneal_lr": False,
+    "max_grad_norm": 0.5,
+    "gamma": 0.99,
+    "lmbda": 0.95,
+    "lmbda_min": 0.5,
+    "total_time_steps": 50_000_000,
+    "num_envs": 1024,
+    "num_steps": 128,
+    "num_mini_batches": 64,
+    "num_epochs": 8,
+    "num_eval": 20,
+    "max_episode_steps": 1000,
+    "normalize_env": True,
+    "polyak": 1.0,
+    "exploration_noise_min": 1.0,
+    "exploration_noise_max": 1.0,
+    "exploration_base_envs": 0,
+    "ent_start": 0.01,
+    "ent_target_mult": 0.5,
+    "kl_start": 0.01,
+    "kl_bound": 0.1,
+    "aux_loss_mult": 1.0,
+    "vmin": 0,
+    "vmax": 150,
+    "num_bins": 151,
+    "hl_gauss": True,
+    "num_critic_encoder_layers": 2,
+    "num_critic_head_layers": 2,
+    "num_critic_pred_layers": 2,
+    "num_actor_layers": 3,
+    "actor_kl_clip_mode": "clipped",
+}
+
+
+def authors_config(authors: Any, **changes: Any) -> Any:
+    """Its published setting, with changes; `width` is that of both networks."""
+    width = changes.pop("width", 512)
+    widths = {"actor_hidden_dim": width, "critic_hidden_dim": width}
+    return authors.ReppoConfig(**{**AUTHORS_SETTINGS, **widths, **changes})
+
+
+def authors_environment(task: str, episode_length: int = 1000) -> Any:
+    """A Playground task in its wrapper, on the implementation that runs everywhere."""
+    from mujoco_playground import registry
+    from src.env_utils.jax_wrappers import MjxGymnaxWrapper  # on the path since load_authors
+
+    config = registry.get_default_config(task)
+    config.impl = "jax"
+    return MjxGymnaxWrapper(task, episode_length=episode_length, config=config)
+
+
+def closure(function: Callable[..., Any], name: str) -> Any:
+    """What a function defined inside another one sees under a name."""
+    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))[
+        name
+    ].cell_contents
+
+
+def inner_function(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A function that is defined inside another one, which has not been called."""
+    code = next(c for c in function.__code__.co_consts if getattr(c, "co_name", "") == name)
+    seen = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    cells = tuple(seen[free] for free in code.co_freevars)
+    return types.FunctionType(code, function.__globals__, name, None, cells)
