@@ -156,7 +156,7 @@ def test_the_command_draws_and_prints(runs, tmp_path, capsys):
     assert cli.main(["plot", *runs, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "0.928 [" in printed
-    assert "not reached" in printed
+    assert "never" in printed
     for name in ("curves.png", "summary.png"):
         image = matplotlib.image.imread(out / name)
         assert image[..., :3].std() > 0.01

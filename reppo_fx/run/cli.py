@@ -15,7 +15,7 @@ import docstring_parser
 import jax
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..envs import make
 from ..evaluate import evaluate_policy
@@ -241,11 +241,12 @@ def _run_plot(arguments: Any, console: Console) -> int:
     summaries = write_report(
         arguments.runs, arguments.out, arguments.normalizer, arguments.threshold
     )
-    table = Table("", "IQM", "mean", "P(better than the first)", "steps to threshold", box=None)
+    headings = ("", "IQM", "mean", "P(> first)", f"steps to {arguments.threshold:g}")
+    table = Table(*(Column(heading, no_wrap=True) for heading in headings), box=None)
     interval = lambda e: f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
     for label, summary in summaries.items():
         better = interval(summary.improvement) if summary.improvement else ""
-        steps = count(summary.steps) if math.isfinite(summary.steps) else "not reached"
+        steps = count(summary.steps) if math.isfinite(summary.steps) else "never"
         table.add_row(label, interval(summary.iqm), interval(summary.mean), better, steps)
     console.print(table)
     console.print(f"Pictures and figures are in {arguments.out}/", soft_wrap=True, highlight=False)

@@ -163,13 +163,12 @@ def plot_comparison(
         )
         middle.plot(scores, summary.profile.value, color=colors[label], label=label)
         share = np.linspace(0.0, 1.0, PROGRESS_POINTS)
-        reliable = [
-            np.interp(share, (np.arange(len(one)) + 1) / len(one), one, left=0.0)
-            for one in summary.reliable.values()
-        ]
+        reliable = [_held(one, share) for one in summary.reliable.values()]
         right.plot(share, np.mean(reliable, axis=0), color=colors[label], label=label)
     left.set_yticks(range(len(summaries)), list(summaries))
     left.invert_yaxis()
+    left.set_xlim(0.0, max(1.0, *(summary.iqm.high for summary in summaries.values())) * 1.02)
+    left.grid(alpha=0.3, axis="x")
     left.set_xlabel("normalized score, IQM and 95 % interval")
     middle.set_xlabel("normalized score")
     middle.set_ylabel("share of runs above")
@@ -181,6 +180,12 @@ def plot_comparison(
     middle.legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _held(values: NDArray[Any], share: NDArray[Any]) -> NDArray[Any]:
+    """What the latest evaluation said, at each share of a run; nothing before the first one."""
+    made = np.floor(share * len(values) + 1e-9).astype(int)
+    return np.where(made > 0, values[np.maximum(made, 1) - 1], 0.0)
 
 
 def _colors(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
