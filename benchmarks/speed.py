@@ -256,6 +256,7 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
     result: dict[str, Any] = {
         "task": arguments.task,
         "size": arguments.size,
+        "members": arguments.members,
         **SIZES[arguments.size],
     }
     result["turns"] = turns = []
