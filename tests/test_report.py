@@ -13,6 +13,7 @@ from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import VERSION
 from reppo_fx.run.report import load_curves, summarize
 from reppo_fx.run.statistics import (
+    Bootstrap,
     estimate,
     interquartile_mean,
     mean_score,
@@ -21,6 +22,7 @@ from reppo_fx.run.statistics import (
 )
 
 RUNS, TASKS = 12, ("a", "b", "c")
+MANY = Bootstrap(20_000)
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +56,18 @@ def assert_as_rliable(found, name):
 
 @pytest.mark.parametrize(("statistic", "name"), [(interquartile_mean, "iqm"), (mean_score, "mean")])
 def test_estimates_are_those_of_rliable(matrices, statistic, name):
-    assert_as_rliable(estimate(by_task(matrices[0]), statistic, num_resamples=20_000), name)
+    assert_as_rliable(estimate(by_task(matrices[0]), statistic, MANY), name)
 
 
 def test_probability_of_improvement_is_that_of_rliable_and_of_a_rank_test(matrices):
-    found = probability_of_improvement(
-        by_task(matrices[1]), by_task(matrices[0]), num_resamples=20_000
-    )
+    found = probability_of_improvement(by_task(matrices[1]), by_task(matrices[0]), MANY)
     assert_as_rliable(found, "improvement")
     ranks = [mannwhitneyu(matrices[1][:, i], matrices[0][:, i]).statistic for i in range(3)]
     assert found.value == pytest.approx(np.mean(ranks) / RUNS**2)
 
 
 def test_profile_is_that_of_rliable(matrices):
-    found = performance_profile(by_task(matrices[0]), [0.05, 0.35, 0.65], num_resamples=20_000)
+    found = performance_profile(by_task(matrices[0]), [0.05, 0.35, 0.65], MANY)
     assert_as_rliable(found, "profile")
 
 
@@ -76,7 +76,7 @@ def test_intervals_cover_the_truth():
     covered = 0
     for seed in range(100):
         scores = {task: random.normal(i, 1.0, size=10) for i, task in enumerate(TASKS)}
-        found = estimate(scores, mean_score, num_resamples=500, seed=seed)
+        found = estimate(scores, mean_score, Bootstrap(500, seed=seed))
         covered += found.low <= 1.0 <= found.high
     assert 85 <= covered <= 99
 

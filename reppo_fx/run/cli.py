@@ -34,6 +34,35 @@ RESUME = "--resume"
 Flat = tyro.conf.OmitArgPrefixes
 
 
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Evaluate the policies of a finished run again."""
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder, e.g. runs/CartpoleBalance."""
+    episodes: int = 32
+    """Episodes per policy."""
+    seed: int = 0
+    """Of the episodes' starts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Compare runs: learning curves by task, scores with intervals, profiles, reliability.
+
+    Leaves curves.png, summary.png and summary.json in --out.
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Folders, e.g. runs/CartpoleBalance, or LABEL=FOLDER; those of one task and label are taken together."""
+    out: Path = Path("plots")
+    """Folder for the pictures."""
+    normalizer: float = 1000.0
+    """Returns are divided by this before tasks are averaged; 1000 is the most that DMC tasks pay."""
+    threshold: float = 0.9
+    """Share of a task's best return that counts as reached."""
+
+
 def _config_flags(config: Config) -> Any:
     """A dataclass like `Config`, whose defaults are the preset's; choices become choices on the command line."""
     help_texts = _help_of(Config)
@@ -121,33 +150,6 @@ def _commands(
             default_factory=hyperparameter_type
         )
         """Traced: values of what is not swept."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Eval:
-        """Evaluate the policies of a finished run again."""
-
-        run: tyro.conf.Positional[Path]
-        """A run's folder, e.g. runs/CartpoleBalance."""
-        episodes: int = 32
-        """Episodes per policy."""
-        seed: int = 0
-        """Of the episodes' starts."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Plot:
-        """Compare runs: learning curves by task, scores with intervals, profiles, reliability.
-
-        Leaves curves.png, summary.png and summary.json in --out.
-        """
-
-        runs: tyro.conf.Positional[tuple[str, ...]]
-        """Folders, e.g. runs/CartpoleBalance, or LABEL=FOLDER; those of one task and label are taken together."""
-        out: Path = Path("plots")
-        """Folder for the pictures."""
-        normalizer: float = 1000.0
-        """Returns are divided by this before tasks are averaged; 1000 is the most that DMC tasks pay."""
-        threshold: float = 0.9
-        """Share of a task's best return that counts as reached."""
 
     train = Annotated[Train, tyro.conf.subcommand("train")]
     sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]

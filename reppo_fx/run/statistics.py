@@ -28,6 +28,17 @@ class Estimate(NamedTuple):
     high: Any
 
 
+class Bootstrap(NamedTuple):
+    """How to resample: how often, the coverage of the interval, and the seed."""
+
+    num_resamples: int = 2000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+DEFAULT_BOOTSTRAP = Bootstrap()
+
+
 def interquartile_mean(scores: Sequence[NDArray[Any]]) -> Any:
     """Mean of the middle half of all runs of all tasks.
 
@@ -52,19 +63,14 @@ def mean_score(scores: Sequence[NDArray[Any]]) -> Any:
 def estimate(
     scores: Scores,
     statistic: Statistic = interquartile_mean,
-    *,
-    num_resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> Estimate:
     """A statistic over all tasks, with its bootstrap interval.
 
     Args:
         scores: `{task: [runs]}`; tasks may have different numbers of runs.
         statistic: takes one array per task with runs last, gives one number per leading index.
-        num_resamples: bootstrap samples.
-        confidence: coverage of the interval.
-        seed: of the resampling.
+        bootstrap: how to resample.
 
     Raises:
         ValueError: if there is no task or a task has no runs.
@@ -73,25 +79,20 @@ def estimate(
     >>> bool(result.low <= result.value <= result.high)
     True
     """
-    return _bootstrap([scores], statistic, num_resamples, confidence, seed)
+    return _resampled([scores], statistic, bootstrap)
 
 
 def probability_of_improvement(
     scores: Scores,
     baseline: Scores,
-    *,
-    num_resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> Estimate:
     """How likely a run beats a run of the baseline on the same task, ties counting half, averaged over tasks.
 
     Args:
         scores: `{task: [runs]}`.
         baseline: the same for what it is compared with; only tasks in both count.
-        num_resamples: bootstrap samples.
-        confidence: coverage of the interval.
-        seed: of the resampling.
+        bootstrap: how to resample.
 
     Raises:
         ValueError: if they share no task.
@@ -113,18 +114,20 @@ def probability_of_improvement(
         return np.mean(per_task, axis=0)
 
     pair = [{task: group[task] for task in shared} for group in (scores, baseline)]
-    return _bootstrap(pair, improvement, num_resamples, confidence, seed)
+    return _resampled(pair, improvement, bootstrap)
 
 
 def performance_profile(
     scores: Scores,
     thresholds: ArrayLike,
-    *,
-    num_resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
 ) -> Estimate:
     """Share of runs, of all tasks alike, whose score is above each threshold: `[thresholds]`.
+
+    Args:
+        scores: `{task: [runs]}`.
+        thresholds: in the units of the scores.
+        bootstrap: how to resample.
 
     >>> performance_profile({"a": [0.2, 0.6]}, [0.0, 0.5, 1.0]).value.tolist()
     [1.0, 0.5, 0.0]
@@ -134,7 +137,7 @@ def performance_profile(
     def profile(group: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.mean([(runs[..., None] > at).mean(-2) for runs in group], axis=0)
 
-    return _bootstrap([scores], profile, num_resamples, confidence, seed)
+    return estimate(scores, profile, bootstrap)
 
 
 def reliability(returns: ArrayLike, threshold: float) -> NDArray[np.float64]:
@@ -175,21 +178,19 @@ def steps_to_threshold(
     return np.where(above.any(0), steps[above.argmax(0)], np.inf)
 
 
-def _bootstrap(
+def _resampled(
     groups: Sequence[Scores],
     statistic: Callable[..., Any],
-    num_resamples: int,
-    confidence: float,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> Estimate:
     arrays = [_arrays(group) for group in groups]
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(bootstrap.seed)
 
     def resample(runs: NDArray[Any]) -> NDArray[Any]:
-        return runs[random.integers(len(runs), size=(num_resamples, len(runs)))]
+        return runs[random.integers(len(runs), size=(bootstrap.num_resamples, len(runs)))]
 
     drawn = statistic(*([resample(runs) for runs in group] for group in arrays))
-    tail = (1.0 - confidence) / 2.0
+    tail = (1.0 - bootstrap.confidence) / 2.0
     low, high = np.quantile(drawn, [tail, 1.0 - tail], axis=0)
     return Estimate(statistic(*arrays), low, high)
 
