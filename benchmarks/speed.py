@@ -8,7 +8,8 @@ widths and gradient steps; evaluation is left out. Sides take turns, each time i
 compiles with an empty cache and gives compile time, later ones reuse it. Ours runs twice: with every choice of the
 original ("authors"), and with this package's own ("cleaner": closed-form KL, statistics once per iteration, …).
 The floor is the update's matrix products alone, at the rate this machine multiplies matrices of that size.
-With --members, as many runs side by side in one program.
+With --members, as many runs side by side in one program. One run of the original still has an axis of seeds, as
+in its own program; one run of ours has none, because it needs none (with --axis it gets one too).
 Writes results/speed_SIZE_TASK.json after every turn; `python benchmarks/table.py` makes the tables.
 """
 
@@ -43,6 +44,7 @@ from reppo_fx.update import update
 KEYS = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "width")
 SIZES = {
     "tiny": dict(zip(KEYS, (16, 8, 2, 1, 16), strict=True)),
+    "curves": dict(zip(KEYS, (128, 64, 16, 8, 64), strict=True)),
     "small": dict(zip(KEYS, (256, 64, 16, 4, 128), strict=True)),
     "large": dict(zip(KEYS, (1024, 128, 64, 2, 512), strict=True)),
     "published": dict(zip(KEYS, (1024, 128, 64, 8, 512), strict=True)),
@@ -122,11 +124,14 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     else:
         start, iteration, (env_state_of, env_step) = ours(arguments.task, size, side.split()[-1])
-    members = jax.random.split(jax.random.PRNGKey(0), arguments.members)
-    seconds_init, state = timed(lambda: jax.jit(jax.vmap(start))(members))
-    step = jax.jit(jax.vmap(iteration), donate_argnums=0)
+    axis = side == "original" or arguments.members > 1 or arguments.axis
+    over = jax.vmap if axis else lambda function: function
+    shape = (arguments.members,) if axis else ()
+    members = jax.random.split(jax.random.PRNGKey(0), shape)
+    seconds_init, state = timed(lambda: jax.jit(over(start))(members))
+    step = jax.jit(over(iteration), donate_argnums=0)
     seconds_compile, program = timed(lambda: step.lower(state, members).compile())
-    keys = jax.random.split(jax.random.PRNGKey(1), (arguments.iterations + 1, arguments.members))
+    keys = jax.random.split(jax.random.PRNGKey(1), (arguments.iterations + 1, *shape))
     first, state = timed(program, state, keys[0])
     to_first = time.perf_counter() - STARTED
     laps = []
@@ -145,23 +150,26 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         "peak_bytes": peak,
         "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         "environment_seconds": environment_seconds(
-            env_state_of(state), env_step, size, arguments.task
+            env_state_of(state), env_step, size, arguments.task, axis
         ),
         **({} if side == "original" else {"floor": floor(size, side.split()[-1], arguments.task)}),
         "machine": record.stamp(),
     }
 
 
-def environment_seconds(env_state: Any, env_step: Any, size: dict[str, int], task: str) -> float:
+def environment_seconds(
+    env_state: Any, env_step: Any, size: dict[str, int], task: str, axis: bool
+) -> float:
     """One rollout's environment steps alone, with random actions; the median of three."""
-    members = jax.tree.leaves(env_state)[0].shape[0]
-    shape = (members, size["num_envs"], rx.envs.make(task).action_size)
+    members = jax.tree.leaves(env_state)[0].shape[:1] if axis else ()
+    shape = (*members, size["num_envs"], rx.envs.make(task).action_size)
+    step_all = jax.vmap(env_step) if axis else env_step
 
     @jax.jit
     def steps(env_state: Any, key: Any) -> Any:
         def one(env_state: Any, key: Any) -> Any:
             action = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-            new = jax.vmap(env_step)(env_state, action)
+            new = step_all(env_state, action)
             like = lambda x, old: jnp.asarray(x, old.dtype)
             return jax.tree.map(like, new, env_state), None
 
@@ -245,7 +253,7 @@ def turn(arguments: argparse.Namespace, side: str, cache: str) -> dict[str, Any]
     if arguments.authors:
         command += ["--authors", str(arguments.authors)]
     command += ["--size", arguments.size, "--iterations", str(arguments.iterations), "--side", side]
-    command += ["--members", str(arguments.members)]
+    command += ["--members", str(arguments.members)] + ["--axis"] * arguments.axis
     process = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env=environment, check=True
     )
@@ -257,6 +265,7 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
         "task": arguments.task,
         "size": arguments.size,
         "members": arguments.members,
+        "axis": arguments.axis,
         **SIZES[arguments.size],
     }
     result["turns"] = turns = []
@@ -284,6 +293,7 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--iterations", type=int, default=5, help="timed ones in each turn")
     parser.add_argument("--members", type=int, default=1, help="runs side by side in one program")
+    parser.add_argument("--axis", action="store_true", help="an axis of members for one run, too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--side", choices=SIDES, help="only this one, as JSON")
@@ -291,7 +301,7 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(work(arguments)))
         return
-    many = f"_{arguments.members}" if arguments.members > 1 else ""
+    many = f"_{arguments.members}" if arguments.members > 1 else "_axis" if arguments.axis else ""
     measure(arguments, arguments.out / f"speed_{arguments.size}_{arguments.task}{many}.json")
 
 

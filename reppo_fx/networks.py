@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, ScalarLike
 
 from .ops import (
-    hl_gauss_loss,
+    cross_entropy,
     hl_gauss_support,
     hl_gauss_targets,
     hl_gauss_value,
@@ -162,14 +162,16 @@ class ValueFunction(NamedTuple):
     """How a critic's outputs are read and trained; nothing else knows whether it is categorical.
 
     `offset(hyperparameters)` is the critic's start offset (or none), `value(outputs, hyperparameters)` the
-    scalar value, and `loss(outputs, targets, hyperparameters)` one loss per target. Of the hyperparameters
-    only `v_min` and `v_max` are read.
+    scalar value, `labels(targets, hyperparameters)` what the outputs are trained towards, made once per
+    iteration, and `loss(outputs, labels)` one loss per target. Of the hyperparameters only `v_min` and `v_max`
+    are read.
     """
 
     num_outputs: int
     offset: Callable[[Any], Array | None]
     value: Callable[[Array, Any], Array]
-    loss: Callable[[Array, Array, Any], Array]
+    labels: Callable[[Array, Any], Array]
+    loss: Callable[[Array, Array], Array]
 
 
 def categorical_value_function(num_bins: int = 151) -> ValueFunction:
@@ -182,7 +184,9 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
         num_outputs=num_bins,
         offset=lambda hp: hl_gauss_targets(jnp.zeros(()), support(hp)),
         value=lambda outputs, hp: hl_gauss_value(outputs, support(hp)),
-        loss=lambda outputs, targets, hp: hl_gauss_loss(outputs, targets, support(hp)),
+        # Apart from the loss: Gaussian tails would take a tenth of every gradient step.
+        labels=lambda targets, hp: hl_gauss_targets(targets, support(hp)),
+        loss=cross_entropy,
     )
 
 
@@ -192,7 +196,8 @@ def squared_value_function() -> ValueFunction:
         num_outputs=1,
         offset=lambda hp: None,
         value=lambda outputs, hp: outputs[..., 0],
-        loss=lambda outputs, targets, hp: squared_value_loss(outputs[..., 0], targets),
+        labels=lambda targets, hp: targets,
+        loss=lambda outputs, labels: squared_value_loss(outputs[..., 0], labels),
     )
 
 

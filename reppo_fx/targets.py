@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     terminated: Bool[Array, "*batch"]
     truncated: Bool[Array, "*batch"]
     target: Float[Array, "*batch"]
+    label: Float[Array, "*batch labels"] | Float[Array, "*batch"]
     next_embedding: Float[Array, "*batch width"] | None
     old_mean: Float[Array, "*batch d"]
     old_std: Float[Array, "*batch d"]
@@ -131,6 +132,7 @@ def make_batch(
         terminated=transitions.terminated,
         truncated=transitions.truncated,
         target=target,
+        label=value_function.labels(target, hp),
         next_embedding=successor.embedding if config.self_prediction else None,
         old_mean=old_mean,
         old_std=old_std,

@@ -78,7 +78,7 @@ def critic_loss(
     """Value loss plus weighted self-prediction, mean over the minibatch."""
     hp = hyperparameters
     output = critic(batch.critic_observation, batch.action)
-    losses = learner.value_function.loss(output.outputs, batch.target, hp)
+    losses = learner.value_function.loss(output.outputs, batch.label)
     aux = jnp.zeros_like(losses)
     if batch.next_embedding is not None:
         aux = self_prediction_loss(
@@ -192,7 +192,9 @@ def update(
 
         def step(state: LearnerState, xs: tuple[Array, Array]) -> Any:
             key, indices = xs
-            minibatch = learner.place(jax.tree.map(lambda x: jnp.take(x, indices, axis=0), batch))
+            # Indices are in bounds; the default mode would pay for masking those that are not.
+            rows_of = lambda x: jnp.take(x, indices, axis=0, mode="clip")
+            minibatch = learner.place(jax.tree.map(rows_of, batch))
             return minibatch_step(state, key, minibatch, learner, hyperparameters)
 
         state, metrics = jax.lax.scan(step, state, (keys, order))

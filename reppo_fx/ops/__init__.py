@@ -8,7 +8,13 @@ from .actor_losses import (
 )
 from .critic_losses import self_prediction_loss, squared_value_loss
 from .duals import DualParams, Duals, dual_init, dual_loss, dual_update
-from .hl_gauss import hl_gauss_loss, hl_gauss_support, hl_gauss_targets, hl_gauss_value
+from .hl_gauss import (
+    cross_entropy,
+    hl_gauss_loss,
+    hl_gauss_support,
+    hl_gauss_targets,
+    hl_gauss_value,
+)
 from .returns import entropy_regularized_rewards, generalized_advantages, lambda_returns
 from .statistics import (
     RunningStatistics,
@@ -31,6 +37,7 @@ __all__ = [
     "Duals",
     "RunningStatistics",
     "TanhNormalSample",
+    "cross_entropy",
     "dual_init",
     "dual_loss",
     "dual_update",

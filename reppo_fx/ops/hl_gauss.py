@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from ._checks import match_dtype, require_last_axis
+from ._checks import match_dtype, require_last_axis, require_same_shape
 
 
 def hl_gauss_support(
@@ -115,7 +115,34 @@ def hl_gauss_loss(
             "logits must have the axes of targets, then one entry per bin."
         )
     probabilities = hl_gauss_targets(jax.lax.stop_gradient(targets), support, sigma_ratio)
-    return -jnp.sum(probabilities * jax.nn.log_softmax(logits, axis=-1), axis=-1)
+    return cross_entropy(logits, probabilities)
+
+
+def cross_entropy(
+    logits: Float[Array, "*batch bins"], probabilities: Float[Array, "*batch bins"]
+) -> Float[Array, "*batch"]:
+    r"""Cross-entropy between given probabilities and the predicted distribution.
+
+    `L = log Σ_i e^{l_i} − Σ_i p_i l_i`. `hl_gauss_loss` is this of `hl_gauss_targets`; call the two apart where
+    the same targets are used more than once, because the targets cost more than the loss.
+
+    Args:
+        logits: `l`.
+        probabilities: `p`, each row summing to one; constant here.
+
+    Returns:
+        One loss per row, in nats.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    >>> print(cross_entropy(jnp.zeros((1, 2)), jnp.array([[0.5, 0.5]])).round(4))
+    [0.6931]
+    """
+    require_same_shape(logits=logits, probabilities=probabilities)
+    shifted, exponentials = _exponentials(logits)
+    log_total = jnp.log(jnp.sum(exponentials, axis=-1))
+    return log_total - jnp.sum(jax.lax.stop_gradient(probabilities) * shifted, axis=-1)
 
 
 def hl_gauss_value(
@@ -137,5 +164,12 @@ def hl_gauss_value(
     [2. 2.]
     """
     require_last_axis(support.shape[0], "one per bin of support", logits=logits)
-    # A sum, not a matmul: accelerators may run matmuls with few digits.
-    return jnp.sum(jax.nn.softmax(logits, axis=-1) * support, axis=-1)
+    exponentials = _exponentials(logits)[1]
+    # Sums, not matmuls: accelerators may run matmuls with few digits. One division per row, not per bin.
+    return jnp.sum(exponentials * support, axis=-1) / jnp.sum(exponentials, axis=-1)
+
+
+def _exponentials(logits: Array) -> tuple[Array, Array]:
+    """Logits less their row's largest one, and `e` to these: written out so that loss and value share them."""
+    shifted = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return shifted, jnp.exp(shifted)

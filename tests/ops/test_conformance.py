@@ -187,6 +187,14 @@ TABLE = [
         lambda d: {"values": d.normal(), **trajectory(d)},
     ),
     Op(
+        "cross_entropy",
+        bind(ops.cross_entropy),
+        lambda d: {
+            "logits": d.normal(FEATURES),
+            "probabilities": jax.nn.softmax(d.normal(FEATURES)),
+        },
+    ),
+    Op(
         "hl_gauss_loss",
         bind(ops.hl_gauss_loss),
         lambda d: {

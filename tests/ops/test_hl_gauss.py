@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.test_util import check_grads
 from scipy.stats import norm
@@ -44,8 +45,8 @@ def targets_by_scipy(values, support, sigma_ratio=0.75):
     return mass / mass.sum(-1, keepdims=True)
 
 
-def random_logits(rows, bins):
-    return np.random.default_rng(0).normal(size=(rows, bins)).astype(np.float32)
+def random_logits(rows, bins, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, bins)).astype(np.float32)
 
 
 def test_support_by_hand():
@@ -138,6 +139,26 @@ def test_loss_is_the_cross_entropy_with_scipys_targets():
     log_softmax = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
     expected = -np.sum(targets_by_scipy(values, support) * log_softmax, -1)
     np.testing.assert_allclose(hl_gauss_loss(logits, values, support), expected, rtol=1e-5)
+
+
+def test_cross_entropy_is_that_of_optax_and_so_is_its_gradient():
+    logits, labels = random_logits(5, BINS), jax.nn.softmax(random_logits(5, BINS, seed=1))
+    both = [
+        jax.value_and_grad(lambda x, loss=loss: loss(x, labels).sum())(jnp.asarray(logits))
+        for loss in (ops.cross_entropy, optax.softmax_cross_entropy)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *both)
+
+
+def test_no_gradient_reaches_the_probabilities():
+    logits, labels = jnp.asarray(random_logits(3, 7)), jax.nn.softmax(random_logits(3, 7))
+    gradient = jax.grad(lambda p: ops.cross_entropy(logits, p).sum())(labels)
+    np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+
+
+def test_probabilities_of_another_shape_are_refused(unchecked_annotations):
+    with pytest.raises(ValueError, match=r"logits.*\[2, 5\].*probabilities.*\[2, 6\]"):
+        ops.cross_entropy(np.zeros((2, 5)), np.zeros((2, 6)))
 
 
 def test_loss_is_smallest_where_the_prediction_is_the_target():
