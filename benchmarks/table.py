@@ -1,6 +1,6 @@
 """Tables from the JSON files in `results/`, each with what it was made from.
 
-python benchmarks/table.py        # writes results/learning.md, speed.md, sweep.md, equivalence.md and estimators.md
+python benchmarks/table.py        # writes every results/*.md
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+from compared import compared, draw_compared
 from record import RESULTS
 from scipy import stats
 
@@ -81,7 +82,8 @@ def speed() -> str:
         "",
         "Medians over alternating turns in fresh processes [lowest, highest]; evaluation left out. Compile time",
         "and time until the first iteration is done are of the first turn, with an empty cache. The ratio is that",
-        "of the speeds, against the original code, turn by turn. Made from `speed_*.json` (`python benchmarks/speed.py`).",
+        "of the speeds, against the original code, turn by turn. Made from `speed_*.json`",
+        "(`python benchmarks/speed.py`).",
         "",
     ]
     for path in sorted(RESULTS.glob("*speed_*.json")):
@@ -240,8 +242,11 @@ def tables() -> dict[str, str]:
     """Every table there are results for, by file name."""
     return {
         f"{table.__name__}.md": table()
-        for table in (learning, speed, sweep, equivalence, estimators)
-        if list(RESULTS.glob(f"*{table.__name__}*.json"))
+        for table in (learning, compared, speed, sweep, equivalence, estimators)
+        if any(
+            f"{table.__name__}" in str(path.relative_to(RESULTS))
+            for path in RESULTS.rglob("*.json")
+        )
     }
 
 
@@ -249,6 +254,7 @@ def main() -> None:
     for name, text in tables().items():
         (RESULTS / name).write_text(text)
         print(text)
+    draw_compared()
 
 
 if __name__ == "__main__":

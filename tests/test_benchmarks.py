@@ -15,7 +15,7 @@ def on_path(monkeypatch):
     """As when a file in the folder is run."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("record", "table", "speed", "peers"):
+    for name in ("record", "table", "compared", "speed", "peers"):
         sys.modules.pop(name, None)
 
 
