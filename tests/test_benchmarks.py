@@ -15,7 +15,7 @@ def on_path(monkeypatch):
     """As when a file in the folder is run."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("record", "table", "compared", "speed", "peers"):
+    for name in ("record", "table", "compared", "learning", "speed", "peers"):
         sys.modules.pop(name, None)
 
 
@@ -39,3 +39,17 @@ def test_operations_are_counted_through_loops(on_path):
 
     counted = matrix_flops(jax.make_jaxpr(program)(jnp.ones((3, 3))).jaxpr)
     assert counted == 6 * 2 * 27
+
+
+def test_every_variant_of_the_comparison_is_a_setting(on_path, monkeypatch):
+    import compared
+    import learning
+
+    for label, changes in compared.VARIANTS.items():
+        command = ["learning.py", "T", "--label", label, "--preset", "authors", "--set"]
+        monkeypatch.setattr(sys, "argv", [*command, *compared.EQUAL.split(), *changes.split()])
+        config, hyperparameters = learning.settings(learning.parse())
+        read = {**vars(config), **hyperparameters._asdict()}
+        for change in compared.EQUAL.split() + changes.split():
+            name, text = change.split("=")
+            assert str(read[name]) == text
