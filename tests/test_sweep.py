@@ -145,8 +145,8 @@ def test_a_member_holds_no_more_than_the_update_needs():
     sizes = {"num_envs": 256, "num_minibatches": 64, "total_steps": 1}
     short, long = member_bytes(**sizes, num_steps=64), member_bytes(**sizes, num_steps=128)
     # observation, next observation, action, reward, two flags, target, mean, std, order; normalized copies
-    # of the observations; next embedding.
-    floats_per_row = 12 + 2 + TINY.critic_width
+    # of the observations; next embedding; label.
+    floats_per_row = 12 + 2 + TINY.critic_width + TINY.num_bins
     row = (long - short) / (256 * 64)
     assert row < 2.5 * 4 * floats_per_row
     more_epochs = member_bytes(**sizes, num_steps=64, num_epochs=8, num_evals=4)
