@@ -11,18 +11,16 @@ any time. `python benchmarks/table.py` makes the table.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-from record import RESULTS
+from record import RESULTS, learning_file, read_curves
+from settings import SIZES, write_changes
 
 from reppo_fx.run.plots import plot_comparison, plot_curves
-from reppo_fx.run.report import Curve, summarize
+from reppo_fx.run.report import summarize
 from reppo_fx.run.statistics import (
-    Estimate,
     estimate,
     mean_score,
     probability_of_improvement,
@@ -34,15 +32,7 @@ FOLDER = RESULTS / "compared"
 THRESHOLD = 0.9
 TASKS = ("CartpoleSwingup", "CartpoleBalance", "ReacherHard", "PendulumSwingup", "AcrobotSwingup")
 SEEDS = 8
-# The published setting, made small enough for two cores; names are ours, and the original's.
-EQUAL = (
-    "num_envs=128 num_steps=64 num_minibatches=16 num_epochs=8 actor_width=64 critic_width=64 "
-    "total_steps=1048576 num_evals=16 num_eval_envs=128"
-)
-EQUAL_ORIGINAL = (
-    "num_envs=128 num_steps=64 num_mini_batches=16 num_epochs=8 width=64 "
-    "total_time_steps=1048576 num_eval=16"
-)
+EQUAL = {**SIZES["curves"], "total_steps": 1_048_576, "num_evals": 16}
 # Each changes something of the `authors` preset.
 VARIANTS = {
     "authors": "",
@@ -68,27 +58,9 @@ VARIANTS = {
 }
 
 
-def compared_curves() -> dict[str, dict[str, Curve]]:
-    """Curves in `results/compared/`, by task and label, the original code first."""
-    curves: dict[str, dict[str, Curve]] = {}
-    for path in sorted(FOLDER.glob("learning_*.json")):
-        record = json.loads(path.read_text())
-        steps = np.array([row["env_steps"] for row in record["evaluations"]])
-        returns = np.array([row["eval_return"] for row in record["evaluations"]])
-        labels = curves.setdefault(record["task"], {})
-        if record["label"] in labels:
-            returns = np.concatenate([labels[record["label"]].returns, returns], axis=1)
-        labels[record["label"]] = Curve(steps, returns)
-    first = lambda label: (label != "original", label)
-    return {
-        task: {label: labels[label] for label in sorted(labels, key=first)}
-        for task, labels in curves.items()
-    }
-
-
 def compared() -> str:
     """Ours beside the original code at equal settings."""
-    curves = compared_curves()
+    curves = read_curves(FOLDER)
     summaries = summarize(curves, threshold=THRESHOLD)
     lines = [
         "# Beside the original code, at equal settings",
@@ -108,10 +80,10 @@ def compared() -> str:
             better = ""
             if label != "original" and "original" in labels:
                 baseline = {task: labels["original"].returns[-1]}
-                better = _estimate(probability_of_improvement(final, baseline), 2)
+                better = probability_of_improvement(final, baseline).text(2)
             lines.append(
                 f"| {task} | {label} | {curve.returns.shape[1]} | {curve.env_steps[-1] / 1000:.0f} "
-                f"| {_estimate(estimate(final))} | {_estimate(estimate(final, mean_score))} "
+                f"| {estimate(final).text(0)} | {estimate(final, mean_score).text(0)} "
                 f"| {better} | {reliability(curve.returns, goal)[-1]:.0%} |"
             )
     lines += [
@@ -126,10 +98,10 @@ def compared() -> str:
         "|---|---|---|---|---|",
     ]
     for label, summary in summaries.items():
-        better = "" if summary.improvement is None else _estimate(summary.improvement, 2)
+        better = "" if summary.improvement is None else summary.improvement.text(2)
         lines.append(
-            f"| {label} | {len(summary.runs)} | {_estimate(summary.iqm, 3)} "
-            f"| {_estimate(summary.mean, 3)} | {better} |"
+            f"| {label} | {len(summary.runs)} | {summary.iqm.text()} "
+            f"| {summary.mean.text()} | {better} |"
         )
     pictures = ["", "![curves](compared_curves.png)", "![summary](compared_summary.png)"]
     return "\n".join(lines + pictures) + "\n"
@@ -137,7 +109,7 @@ def compared() -> str:
 
 def draw_compared() -> None:
     """The pictures of `compared`."""
-    curves = compared_curves()
+    curves = read_curves(FOLDER)
     if not curves:
         return
     plot_curves(RESULTS / "compared_curves.png", curves)
@@ -146,20 +118,18 @@ def draw_compared() -> None:
     )
 
 
-def _estimate(x: Estimate, digits: int = 0) -> str:
-    return f"{x.value:.{digits}f} [{x.low:.{digits}f}, {x.high:.{digits}f}]"
-
-
 def train(task: str, label: str, authors: Path | None, python: str) -> None:
     """One variant on one task, unless its results are there."""
-    if (FOLDER / f"learning_{label}_{task}_0.json").exists():
+    if learning_file(FOLDER, label, task).exists():
         return
     command = [python, str(Path(__file__).with_name("learning.py")), task, "--label", label]
     command += ["--seeds", str(SEEDS), "--out", str(FOLDER)]
     if authors:
-        command += ["--authors", str(authors), "--set", *EQUAL_ORIGINAL.split()]
+        command += ["--authors", str(authors), "--set", *write_changes(EQUAL)]
     else:
-        command += ["--preset", "authors", "--set", *EQUAL.split(), *VARIANTS[label].split()]
+        # As many evaluation episodes as the original has instances.
+        own = ["num_eval_envs=128", *VARIANTS[label].split()]
+        command += ["--preset", "authors", "--set", *write_changes(EQUAL), *own]
     subprocess.run(command, check=True)
 
 

@@ -3,8 +3,8 @@
 python benchmarks/gpu.py --minutes 25 --authors PATH
 python benchmarks/gpu.py --minutes 5 --toy --out /tmp/toy     # every step once, at toy size, on any device
 
-1. Throughput at the published setting for 1, 4 and 16 members in one program, against the original code (with one
-   member: it trains its seeds one after another) and against the floor of the update's matrix products.
+1. Throughput at the published setting for 1, 4 and 16 members in one program, against the original code with as
+   many seeds, and against the floor of the update's matrix products.
 2. Full runs of control-suite tasks, cheapest first, all seeds of a task in one program. A run that the time is up
    for is stopped as by Ctrl-C, and goes on from its checkpoint in the next call.
 Results are JSON beside the others; runs are in OUT/runs. Nothing is downloaded.
@@ -57,7 +57,7 @@ def throughput(arguments: argparse.Namespace, members: int, deadline: float) -> 
         return
     command = [str(Path(__file__).parent / "speed.py"), task, "--size", size]
     command += ["--members", str(members), "--repeats", "1", "--out", str(arguments.out / "new")]
-    if arguments.authors and members == 1:
+    if arguments.authors:
         command += ["--authors", str(arguments.authors)]
     if call(command, deadline):
         for path in (arguments.out / "new").glob("speed_*.json"):

@@ -4,14 +4,14 @@ python benchmarks/learning.py CartpoleBalance --label cpu --preset cpu --seeds 4
 python benchmarks/learning.py ReacherHard --label authors --preset authors --seeds 3 --set num_envs=256 ...
 python benchmarks/learning.py ReacherHard --label original-code --authors PATH --set num_envs=256 width=128 ...
 
-PATH is a copy of github.com/cvoelcker/reppo; its settings have its own names there (peers.AUTHORS_SETTINGS). It
-evaluates one episode in each of its environments. `python benchmarks/table.py` makes the tables from all files.
+PATH is a copy of github.com/cvoelcker/reppo; it takes its own names of settings (peers.AUTHORS_SETTINGS) as well as
+ours, and evaluates one episode in each of its environments. `width` is that of both networks.
+`python benchmarks/table.py` makes the tables from all files.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from typing import Any
 import jax
 import numpy as np
 import record
-from peers import AUTHORS_SETTINGS, authors_config, authors_environment, load_authors
+from peers import (
+    AUTHORS_NAMES,
+    AUTHORS_SETTINGS,
+    authors_config,
+    authors_environment,
+    authors_settings,
+    load_authors,
+)
+from settings import our_settings, read_changes
 
 import reppo_fx as rx
 from reppo_fx.run.plan import Plan
@@ -41,23 +49,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings(arguments: argparse.Namespace) -> tuple[rx.Config, rx.Hyperparameters]:
-    """The preset with the changes given on the command line."""
-    config, hyperparameters = rx.preset(arguments.preset)
-    for change in arguments.set:
-        name, text = change.split("=", 1)
-        if name in rx.Hyperparameters._fields:
-            hyperparameters = hyperparameters._replace(**{name: float(text)})
-            continue
-        kind = type(getattr(config, name))
-        value = text == "True" if kind is bool else kind(text)
-        config = dataclasses.replace(config, **{name: value})
-    return config, hyperparameters
-
-
 def measure(arguments: argparse.Namespace) -> dict:
     """Train, and give the record of it."""
-    config, hyperparameters = settings(arguments)
+    config, hyperparameters = our_settings(arguments.preset, arguments.set)
     train = rx.make_train(rx.envs.make(arguments.task), config)
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.seeds)
     started = time.perf_counter()
@@ -100,11 +94,8 @@ def measure(arguments: argparse.Namespace) -> dict:
 def measure_original(arguments: argparse.Namespace) -> dict:
     """The same of the original code, with its own evaluation."""
     authors = load_authors(arguments.authors)
-    like = {**AUTHORS_SETTINGS, "width": 512}
-    changes = {}
-    for change in arguments.set:
-        name, text = change.split("=", 1)
-        changes[name] = text == "True" if isinstance(like[name], bool) else type(like[name])(text)
+    like = {ours: AUTHORS_SETTINGS[theirs] for ours, theirs in AUTHORS_NAMES.items()}
+    changes = read_changes(arguments.set, {**AUTHORS_SETTINGS, **like, "width": 512})
     config = authors_config(authors, **changes)
     evaluations: list[dict] = []
     started = time.perf_counter()
@@ -139,7 +130,7 @@ def measure_original(arguments: argparse.Namespace) -> dict:
         "task": arguments.task,
         "num_seeds": arguments.seeds,
         "seed": arguments.seed,
-        "settings": {**like, **changes},
+        "settings": authors_settings(**changes),
         **record.stamp(),
         "evaluations": evaluations,
     }
@@ -147,9 +138,9 @@ def measure_original(arguments: argparse.Namespace) -> dict:
 
 def main() -> None:
     arguments = parse()
-    name = f"learning_{arguments.label}_{arguments.task}_{arguments.seed}.json"
     result = measure_original(arguments) if arguments.authors else measure(arguments)
-    record.write(result, arguments.out / name)
+    path = record.learning_file(arguments.out, arguments.label, arguments.task, arguments.seed)
+    record.write(result, path)
 
 
 if __name__ == "__main__":

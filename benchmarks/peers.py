@@ -75,11 +75,25 @@ AUTHORS_SETTINGS: dict[str, Any] = {
 }
 
 
-def authors_config(authors: Any, **changes: Any) -> Any:
-    """Its published setting, with changes; `width` is that of both networks."""
+# What this package calls differently.
+AUTHORS_NAMES = {
+    "num_minibatches": "num_mini_batches",
+    "total_steps": "total_time_steps",
+    "num_evals": "num_eval",
+}
+
+
+def authors_settings(**changes: Any) -> dict[str, Any]:
+    """Its published setting, with changes by its names or ours; `width` is that of both networks."""
     width = changes.pop("width", 512)
     widths = {"actor_hidden_dim": width, "critic_hidden_dim": width}
-    return authors.ReppoConfig(**{**AUTHORS_SETTINGS, **widths, **changes})
+    changes = {AUTHORS_NAMES.get(name, name): value for name, value in changes.items()}
+    return {**AUTHORS_SETTINGS, **widths, **changes}
+
+
+def authors_config(authors: Any, **changes: Any) -> Any:
+    """`authors_settings` as the original code takes them."""
+    return authors.ReppoConfig(**authors_settings(**changes))
 
 
 def authors_environment(task: str, episode_length: int = 1000) -> Any:

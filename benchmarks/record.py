@@ -1,4 +1,4 @@
-"""What every result holds beside its numbers, and where it is kept."""
+"""What every result holds beside its numbers, where it is kept, and how curves are read again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reppo_fx.run.records import describe_machine
+from reppo_fx.run.report import Curve, Curves, add_curve
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,6 +33,25 @@ def write(record: dict[str, Any], path: Path) -> None:
     new = path.with_suffix(".new")
     new.write_text(json.dumps(record, indent=1) + "\n")
     new.replace(path)
+
+
+def learning_file(folder: Path, label: str, task: str, seed: int = 0) -> Path:
+    """Where the learning curves of a variant on a task are kept."""
+    return folder / f"learning_{label}_{task}_{seed}.json"
+
+
+def read_curves(folder: Path) -> Curves:
+    """The learning curves in a folder; seeds of several files together, the original code first."""
+    curves: Curves = {}
+    paths = sorted(
+        folder.glob("learning_*.json"), key=lambda path: ("_original_" not in path.name, path.name)
+    )
+    for path in paths:
+        record = json.loads(path.read_text())
+        steps = np.array([row["env_steps"] for row in record["evaluations"]])
+        returns = np.array([row["eval_return"] for row in record["evaluations"]])
+        add_curve(curves, record["task"], record["label"], Curve(steps, returns), path)
+    return dict(sorted(curves.items()))
 
 
 def _commit() -> str:

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import record
 from peers import authors_config, authors_environment, closure, load_authors
+from settings import SIZES, our_settings, write_changes
 
 import reppo_fx as rx
 from reppo_fx.iteration import batch_from_rollout, make_behavior
@@ -41,14 +42,6 @@ from reppo_fx.rollout import rollout
 from reppo_fx.targets import flatten_batch
 from reppo_fx.update import update
 
-KEYS = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "width")
-SIZES = {
-    "tiny": dict(zip(KEYS, (16, 8, 2, 1, 16), strict=True)),
-    "curves": dict(zip(KEYS, (128, 64, 16, 8, 64), strict=True)),
-    "small": dict(zip(KEYS, (256, 64, 16, 4, 128), strict=True)),
-    "large": dict(zip(KEYS, (1024, 128, 64, 2, 512), strict=True)),
-    "published": dict(zip(KEYS, (1024, 128, 64, 8, 512), strict=True)),
-}
 SIDES = ("original", "ours: authors", "ours: cleaner")
 
 
@@ -61,14 +54,7 @@ def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
 def original(path: Path, task: str, size: dict[str, int]) -> tuple[Any, Any, Any]:
     """Their start, one iteration, and one environment step, all over one member."""
     authors = load_authors(path)
-    config = authors_config(
-        authors,
-        num_envs=size["num_envs"],
-        num_steps=size["num_steps"],
-        num_mini_batches=size["num_minibatches"],
-        num_epochs=size["num_epochs"],
-        width=size["width"],
-    )
+    config = authors_config(authors, **size)
     env = authors_environment(task)
     train = authors.make_train_fn(config, env)
     learn, collect = closure(train, "learn_step"), closure(train, "collect_rollout")
@@ -91,11 +77,8 @@ def original(path: Path, task: str, size: dict[str, int]) -> tuple[Any, Any, Any
 
 def our_train(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any]:
     """The same setting here, with the original's choices or the cleaner ones."""
-    changes: dict[str, Any] = {name: value for name, value in size.items() if name != "width"}
-    if choices == "cleaner":
-        changes.update(rx.presets.CLEANER)
-    width = size["width"]
-    config, hp = rx.preset("authors", actor_width=width, critic_width=width, **changes)
+    changes = {**size, **(rx.presets.CLEANER if choices == "cleaner" else {})}
+    config, hp = our_settings("authors", write_changes(changes))
     return rx.make_train(rx.envs.make(task), config), hp
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from compared import compared, draw_compared
-from record import RESULTS
-from scipy import stats
+from record import RESULTS, read_curves
+
+from reppo_fx.run.statistics import estimate
 
 # Mean return after 50 M steps with 128 x 1024 batches, from the result files the REPPO authors publish.
 PUBLISHED = {
@@ -26,32 +26,10 @@ PUBLISHED = {
 COLUMNS = 4
 
 
-def load() -> dict[tuple[str, str], tuple[list[int], np.ndarray]]:
-    """`(task, label) -> (env_steps [evals], returns [evals, seeds])`, seeds of several files together."""
-    parts = defaultdict(list)
-    for path in sorted(RESULTS.glob("learning_*.json")):
-        record = json.loads(path.read_text())
-        steps = [row["env_steps"] for row in record["evaluations"]]
-        returns = np.array([row["eval_return"] for row in record["evaluations"]])
-        parts[record["task"], record["label"]].append((steps, returns))
-    return {
-        key: (files[0][0], np.concatenate([returns for _, returns in files], axis=1))
-        for key, files in parts.items()
-    }
-
-
 def cell(returns: np.ndarray) -> str:
     """Mean with its standard error."""
     error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else np.nan
     return f"{returns.mean():.0f} ± {error:.0f}"
-
-
-def interval(returns: np.ndarray) -> str:
-    """95 % bootstrap interval of the interquartile mean."""
-    iqm = lambda x, axis=-1: stats.trim_mean(x, 0.25, axis=axis)
-    result = stats.bootstrap((returns,), iqm, n_resamples=2000, method="percentile", rng=0)
-    low, high = result.confidence_interval
-    return f"{iqm(returns):.0f} [{low:.0f}, {high:.0f}]"
 
 
 def learning() -> str:
@@ -65,13 +43,17 @@ def learning() -> str:
         "| task | variant | seeds | steps (k) | return at these steps | IQM at the end | published |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (task, label), (steps, returns) in sorted(load().items()):
+    curves = read_curves(RESULTS)
+    rows = [(task, label) for task in curves for label in sorted(curves[task])]
+    for task, label in rows:
+        steps, returns = curves[task][label]
         picks = [round(len(steps) * (i + 1) / COLUMNS) - 1 for i in range(COLUMNS)]
         at = " / ".join(f"{steps[i] / 1000:.0f}" for i in picks)
         values = " / ".join(cell(returns[i]) for i in picks)
         published = PUBLISHED.get(task, "")
+        iqm = estimate({task: returns[-1]}).text(0)
         lines.append(
-            f"| {task} | {label} | {returns.shape[1]} | {at} | {values} | {interval(returns[-1])} | {published} |"
+            f"| {task} | {label} | {returns.shape[1]} | {at} | {values} | {iqm} | {published} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -238,15 +220,22 @@ def _machine(result: dict[str, Any]) -> str:
     )
 
 
+TABLES = {
+    learning: "learning_*.json",
+    compared: "compared/learning_*.json",
+    speed: "*speed_*.json",
+    sweep: "sweep_*.json",
+    equivalence: "equivalence.json",
+    estimators: "estimators.json",
+}
+
+
 def tables() -> dict[str, str]:
     """Every table there are results for, by file name."""
     return {
         f"{table.__name__}.md": table()
-        for table in (learning, compared, speed, sweep, equivalence, estimators)
-        if any(
-            f"{table.__name__}" in str(path.relative_to(RESULTS))
-            for path in RESULTS.rglob("*.json")
-        )
+        for table, results in TABLES.items()
+        if any(RESULTS.glob(results))
     }
 
 

@@ -28,7 +28,6 @@ ENVS, STEPS = 32, 16
 
 def dynamics(x: Any, action: Any) -> tuple[Any, Any]:
     """A smooth system without ends: next state and reward."""
-
     pushed = jnp.roll(x, 1, -1).at[..., :ACTION].add(0.3 * action)
     new = jnp.tanh(0.9 * pushed) + 0.1 * x
     return new, 1.0 + new[..., 0] - 0.1 * jnp.square(action).sum(-1)
@@ -51,12 +50,10 @@ class TheirEnvironment:
         return argparse.Namespace(shape=(ACTION,))
 
     def reset(self, key: Any) -> Any:
-
         zeros = jnp.zeros(ENVS, self.start.dtype)
         return self.start, self.start, TheirState(self.start, {"truncation": zeros})
 
     def step(self, key: Any, state: TheirState, action: Any) -> Any:
-
         x, reward = dynamics(state.x, action)
         return x, x, TheirState(x, state.info), reward, jnp.zeros(ENVS, bool), {}
 
@@ -210,7 +207,6 @@ class Original:
         )
 
     def optimizer(self) -> Any:
-
         config = self.config
         return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.lr))
 

@@ -73,11 +73,6 @@ def auto_reset(env: Environment) -> Environment:
     nothing (no NaN either) survives it.
     """
 
-    def draw(inner, key):
-        key, reset_key = jax.random.split(key)
-        start, observation = env.reset(reset_key)
-        return AutoResetState(inner, start, observation, key)
-
     def reset(key):
         key, first_key = jax.random.split(key)
         inner, observation = env.reset(first_key)
@@ -85,7 +80,7 @@ def auto_reset(env: Environment) -> Environment:
 
     def step(state, action):
         if env.cheap_reset:
-            state = draw(state.inner, state.key)
+            state = _with_new_start(env, state)
         inner, timestep = env.step(state.inner, action)
         ended = timestep.terminated | timestep.truncated
         inner = _where(ended, state.start, inner)
@@ -93,9 +88,15 @@ def auto_reset(env: Environment) -> Environment:
         return state._replace(inner=inner), timestep._replace(observation=observation)
 
     def refresh(state):
-        return draw(env.refresh(state.inner), state.key)
+        return _with_new_start(env, state._replace(inner=env.refresh(state.inner)))
 
     return env._replace(reset=reset, step=step, refresh=refresh)
+
+
+def _with_new_start(env: Environment, state: AutoResetState) -> AutoResetState:
+    key, reset_key = jax.random.split(state.key)
+    start, observation = env.reset(reset_key)
+    return AutoResetState(state.inner, start, observation, key)
 
 
 def random_start_age(env: Environment, length: int) -> Environment:
@@ -103,9 +104,6 @@ def random_start_age(env: Environment, length: int) -> Environment:
 
     Only the clock of `time_limit` (inside `env`) is moved, and only by `reset`: later episodes start at 0.
     """
-
-    def is_clock(node: Any) -> bool:
-        return isinstance(node, TimeLimitState)
 
     def reset(key):
         reset_key, age_key = jax.random.split(key)
@@ -116,17 +114,18 @@ def random_start_age(env: Environment, length: int) -> Environment:
             return state._replace(inner=_set_age(state.inner, age)), observation
         return _set_age(state, age), observation
 
-    def _set_age(state, age):
-        clocks = [n for n in jax.tree.leaves(state, is_leaf=is_clock) if is_clock(n)]
-        if not clocks:
-            raise ValueError(
-                "random_start_age needs a time_limit inside the environment it is given."
-            )
-        return jax.tree.map(
-            lambda n: n._replace(age=age) if is_clock(n) else n, state, is_leaf=is_clock
-        )
-
     return env._replace(reset=reset)
+
+
+def _set_age(state: Any, age: Array) -> Any:
+    """Every clock of `time_limit` in a state, set."""
+    is_clock = lambda node: isinstance(node, TimeLimitState)
+    clocks = [n for n in jax.tree.leaves(state, is_leaf=is_clock) if is_clock(n)]
+    if not clocks:
+        raise ValueError("random_start_age needs a time_limit inside the environment it is given.")
+    return jax.tree.map(
+        lambda n: n._replace(age=age) if is_clock(n) else n, state, is_leaf=is_clock
+    )
 
 
 def scale_reward(env: Environment, scale: ScalarLike) -> Environment:

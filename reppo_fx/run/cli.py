@@ -245,11 +245,10 @@ def _run_plot(arguments: Any, console: Console) -> int:
     )
     headings = ("", "IQM", "mean", "P(> first)", f"steps to {arguments.threshold:g}")
     table = Table(*(Column(heading, no_wrap=True) for heading in headings), box=None)
-    interval = lambda e: f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
     for label, summary in summaries.items():
-        better = interval(summary.improvement) if summary.improvement else ""
+        better = summary.improvement.text() if summary.improvement else ""
         steps = count(summary.steps) if math.isfinite(summary.steps) else "never"
-        table.add_row(label, interval(summary.iqm), interval(summary.mean), better, steps)
+        table.add_row(label, summary.iqm.text(), summary.mean.text(), better, steps)
     console.print(table)
     console.print(f"Pictures and figures are in {arguments.out}/", soft_wrap=True, highlight=False)
     return 0

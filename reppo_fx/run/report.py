@@ -80,17 +80,23 @@ def load_curves(runs: Iterable[str]) -> Curves:
         for setting, values in enumerate(plan.labels):
             own = label_text(values) if values else "" if equals else plan.preset
             parts = [part for part in (label, own) if part]
-            _add(curves, plan.task, ": ".join(parts), Curve(steps, returns[:, setting]), folder)
+            curve = Curve(steps, returns[:, setting])
+            add_curve(curves, plan.task, ": ".join(parts), curve, folder)
     return curves
 
 
-def _add(curves: Curves, task: str, label: str, new: Curve, folder: Path) -> None:
+def add_curve(curves: Curves, task: str, label: str, new: Curve, source: Path) -> None:
+    """Add runs to those of the same task and label.
+
+    Raises:
+        ValueError: if those were evaluated at different steps; names the source.
+    """
     labels = curves.setdefault(task, {})
     if label in labels:
         old = labels[label]
         if not np.array_equal(old.env_steps, new.env_steps):
             raise ValueError(
-                f"{folder} was evaluated at other steps than the other runs of {task} called {label!r}; "
+                f"{source} was evaluated at other steps than the other runs of {task} called {label!r}; "
                 "give it another label: LABEL=FOLDER."
             )
         new = Curve(old.env_steps, np.concatenate([old.returns, new.returns], axis=1))

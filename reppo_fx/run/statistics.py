@@ -27,6 +27,10 @@ class Estimate(NamedTuple):
     low: Any
     high: Any
 
+    def text(self, digits: int = 3) -> str:
+        """`value [low, high]`."""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
 
 class Bootstrap(NamedTuple):
     """How to resample: how often, the coverage of the interval, and the seed."""
