@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from compared import compared, draw_compared
+from field import field
 from record import RESULTS, read_curves
 
 from reppo_fx.run.statistics import estimate
@@ -223,6 +224,7 @@ def _machine(result: dict[str, Any]) -> str:
 TABLES = {
     learning: "learning_*.json",
     compared: "compared/learning_*.json",
+    field: "field/learning_*.json",
     speed: "*speed_*.json",
     sweep: "sweep_*.json",
     equivalence: "equivalence.json",

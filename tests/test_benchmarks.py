@@ -15,7 +15,17 @@ def on_path(monkeypatch):
     """As when a file in the folder is run."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("record", "settings", "table", "compared", "learning", "speed", "peers"):
+    for name in (
+        "record",
+        "settings",
+        "table",
+        "compared",
+        "learning",
+        "speed",
+        "peers",
+        "field",
+        "agents",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -85,3 +95,49 @@ def test_curves_are_read_with_the_original_first_and_seeds_of_several_files_toge
     curves = record.read_curves(tmp_path)
     assert list(curves["T"]) == ["original", "authors"]
     assert curves["T"]["authors"].returns.tolist() == [[0, 10, 1, 10], [0, 20, 1, 20]]
+
+
+def test_the_field_is_compared_at_equal_steps_and_at_equal_seconds(on_path, tmp_path, monkeypatch):
+    import field
+    import record
+
+    curves = {
+        "reppo-cpu": [(10, 1.0, 5.0), (20, 2.0, 9.0)],
+        "quick": [(10, 0.5, 3.0), (20, 1.0, 4.0), (40, 2.0, 8.0), (50, 2.5, 20.0)],
+        "slow": [(20, 30.0, 7.0)],
+    }
+    for label, rows in curves.items():
+        evaluations = [
+            {"env_steps": steps, "seconds": [seconds] * 2, "eval_return": [value] * 2}
+            for steps, seconds, value in rows
+        ]
+        result = {"task": "T", "label": label, "num_seeds": 2, "evaluations": evaluations}
+        record.write(result, record.learning_file(tmp_path, label, "T"))
+    monkeypatch.setattr(field, "FOLDER", tmp_path)
+    rows = [line.split(" | ") for line in field.field().splitlines() if line.startswith("| ")]
+    cells = {row[0].strip("| "): (row[2].split()[0], row[5].split()[0]) for row in rows[1:]}
+    assert cells == {"reppo-cpu": ("9.0", "9.0"), "quick": ("4.0", "8.0"), "slow": ("7.0", "none")}
+
+
+def test_brax_pays_no_compilation(on_path):
+    from field import without_compilation
+
+    rows = [{"seconds": seconds} for seconds in (60.0, 70.0, 80.0)]
+    assert [row["seconds"] for row in without_compilation(rows)] == [10.0, 20.0, 30.0]
+
+
+def test_the_outermost_loop_of_a_function_is_found(on_path):
+    import types
+
+    from agents import outer_loop
+
+    module = types.ModuleType("module")
+    module.jax = jax
+
+    def train(x):
+        start = module.jax.numpy.sin(x)
+        return module.jax.lax.scan(lambda carry, _: (carry + 1.0, None), start, None, 3)
+
+    body, start = outer_loop(module, train, jnp.zeros(()))
+    assert body(start, None)[0] == 1.0
+    assert train(jnp.zeros(()))[0] == 3.0
