@@ -6,11 +6,12 @@ python benchmarks/field.py CartpoleSwingup --agent brax-ppo --steps 1966080 --ev
 python benchmarks/field.py reacher --agent rejax-ppo --steps 1048576              # a Brax environment
 python benchmarks/field.py reacher --agent purejaxrl-ppo --purejaxrl PATH --steps 1048576
 
-PATH is a copy of github.com/luchris429/purejaxrl; rejax (with gymnax<1) and Brax are from PyPI. Brax PPO learns from
-983,040 steps at a time with Playground's settings; with their resets it could not be evaluated before ten times that.
-One run after the other, each alone on the machine, so that its seconds mean something; the file is written after each
-run. Seconds count training only, without compilation or evaluation. Everybody is evaluated alike (Brax by itself):
-whole episodes with the deterministic policy. `python benchmarks/table.py` makes the table from results/field.
+PATH is a copy of github.com/luchris429/purejaxrl; rejax (with gymnax<1) and Brax are from PyPI. Brax PPO learns
+from 983,040 steps at a time with Playground's settings; with their resets it could not be evaluated before ten
+times that. One run after the other, each alone on the machine, so that its seconds mean something; the file is
+written after each run. Seconds count training only, without compilation or evaluation. Everybody is evaluated
+alike (Brax by itself): whole episodes with the deterministic policy. `python benchmarks/table.py` makes the
+table from results/field.
 """
 
 from __future__ import annotations
