@@ -143,6 +143,13 @@ def test_runs_are_grouped_by_task_and_label(runs):
     assert summaries["new"].reliable["A"].tolist() == [0, 0, 0, 0, 1]
 
 
+def test_scores_may_be_means_of_the_last_evaluations(runs):
+    summaries = summarize(load_curves(runs), last=2)
+    assert summaries["new"].mean.value == pytest.approx((0.9055 + 0.951) / 2 * (1.0 + 0.75) / 2)
+    with pytest.raises(ValueError, match="last is 6; it must be from 1 to the number of .*, 5"):
+        summarize(load_curves(runs), last=6)
+
+
 def test_a_sweeps_settings_are_labels(tmp_path):
     returns = np.ones((2, 2, 3)) * np.array([1.0, 2.0])[:, None]
     folder = write_run(tmp_path / "s", "A", returns, grid={"discount": (0.5, 0.75)})

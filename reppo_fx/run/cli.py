@@ -61,6 +61,8 @@ class Plot:
     """Returns are divided by this before tasks are averaged; 1000 is the most that DMC tasks pay."""
     threshold: float = 0.9
     """Share of a task's best return that counts as reached."""
+    last: int = 1
+    """Number of evaluations at the end that a run's score is the mean of."""
 
 
 def _config_flags(config: Config) -> Any:
@@ -241,7 +243,7 @@ def _run_plot(arguments: Any, console: Console) -> int:
     if not arguments.runs:
         raise ValueError("runs is empty; give at least one folder.")
     summaries = write_report(
-        arguments.runs, arguments.out, arguments.normalizer, arguments.threshold
+        arguments.runs, arguments.out, arguments.normalizer, arguments.threshold, arguments.last
     )
     headings = ("", "IQM", "mean", "P(> first)", f"steps to {arguments.threshold:g}")
     table = Table(*(Column(heading, no_wrap=True) for heading in headings), box=None)

@@ -38,7 +38,7 @@ Curves = dict[str, dict[str, Curve]]
 
 
 class Summary(NamedTuple):
-    """Of one label over all tasks; scores are final returns divided by the normalizer.
+    """Of one label over all tasks; scores are returns at the end divided by the normalizer.
 
     Attributes:
         iqm: interquartile mean of the scores.
@@ -104,7 +104,7 @@ def add_curve(curves: Curves, task: str, label: str, new: Curve, source: Path) -
 
 
 def summarize(
-    curves: Curves, normalizer: float = 1000.0, threshold: float = 0.9
+    curves: Curves, normalizer: float = 1000.0, threshold: float = 0.9, last: int = 1
 ) -> dict[str, Summary]:
     """A summary per label, the first one being the baseline of the others.
 
@@ -112,9 +112,12 @@ def summarize(
         curves: from `load_curves`.
         normalizer: what returns are divided by; 1000 is the most that DeepMind Control Suite tasks pay.
         threshold: share of the best return of the task (by any run at any evaluation) that counts as reached.
+        last: number of evaluations at the end that a run's score is the mean of. Returns of one run swing from
+            one evaluation to the next; a few of them tell methods apart with fewer runs.
 
     Raises:
-        ValueError: if the normalizer or the threshold is not positive.
+        ValueError: if the normalizer or the threshold is not positive, or a curve has fewer than `last`
+            evaluations.
     """
     for name, value in (("normalizer", normalizer), ("threshold", threshold)):
         if value <= 0:
@@ -128,7 +131,7 @@ def summarize(
         for label, curve in labels.items():
             by_label.setdefault(label, {})[task] = curve
     scores = {
-        label: {task: curve.returns[-1] / normalizer for task, curve in tasks.items()}
+        label: {task: final_returns(curve, last) / normalizer for task, curve in tasks.items()}
         for label, tasks in by_label.items()
     }
     first = next(iter(scores))
@@ -148,6 +151,19 @@ def summarize(
     }
 
 
+def final_returns(curve: Curve, last: int = 1) -> NDArray[Any]:
+    """Per run, the mean over the last evaluations.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if not 1 <= last <= len(curve.returns):
+        raise ValueError(
+            f"last is {last}; it must be from 1 to the number of evaluations, {len(curve.returns)}."
+        )
+    return curve.returns[-last:].mean(axis=0)
+
+
 def _improvement(scores: dict[str, Any], baseline: dict[str, Any]) -> Estimate | None:
     shared = set(scores) & set(baseline)
     return probability_of_improvement(scores, baseline) if shared else None
@@ -160,7 +176,11 @@ def _median_steps(tasks: dict[str, Curve], goals: dict[str, float]) -> float:
 
 
 def write_report(
-    runs: Iterable[str], out: Path, normalizer: float = 1000.0, threshold: float = 0.9
+    runs: Iterable[str],
+    out: Path,
+    normalizer: float = 1000.0,
+    threshold: float = 0.9,
+    last: int = 1,
 ) -> dict[str, Summary]:
     """Write `curves.png`, `summary.png` and `summary.json` for some runs, and return the summaries.
 
@@ -168,7 +188,7 @@ def write_report(
         ValueError: as `load_curves` and `summarize`.
     """
     curves = load_curves(runs)
-    summaries = summarize(curves, normalizer, threshold)
+    summaries = summarize(curves, normalizer, threshold, last)
     out.mkdir(parents=True, exist_ok=True)
     plot_curves(out / "curves.png", curves)
     plot_comparison(out / "summary.png", curves, summaries, threshold)
