@@ -11,6 +11,7 @@ import statistics
 from typing import Any
 
 import numpy as np
+from ablations import ablations, draw_ablations
 from compared import compared, draw_compared
 from field import field
 from record import RESULTS, read_curves
@@ -224,6 +225,7 @@ def _machine(result: dict[str, Any]) -> str:
 TABLES = {
     learning: "learning_*.json",
     compared: "compared/learning_*.json",
+    ablations: "ablations/learning_*.json",
     field: "field/learning_*.json",
     speed: "*speed_*.json",
     sweep: "sweep_*.json",
@@ -246,6 +248,7 @@ def main() -> None:
         (RESULTS / name).write_text(text)
         print(text)
     draw_compared()
+    draw_ablations()
 
 
 if __name__ == "__main__":

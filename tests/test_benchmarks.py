@@ -51,19 +51,20 @@ def test_operations_are_counted_through_loops(on_path):
     assert counted == 6 * 2 * 27
 
 
-def test_every_variant_of_the_comparison_is_a_setting(on_path):
+def test_every_variant_of_the_studies_is_a_setting(on_path):
+    import ablations
     import compared
     from settings import our_settings, write_changes
 
-    for changes in compared.VARIANTS.values():
-        equal = {name: value for name, value in compared.EQUAL.items() if name != "width"}
-        texts = write_changes(equal) + changes.split()
-        config, hyperparameters = our_settings("authors", [*texts, "width=64"])
-        read = {**vars(config), **hyperparameters._asdict()}
-        assert read["actor_width"] == read["critic_width"] == 64
-        for text in texts:
-            name, value = text.split("=")
-            assert str(read[name]) == value
+    for study in (compared.STUDY, ablations.STUDY):
+        for changes in study.variants.values():
+            texts = write_changes(study.settings) + changes.split()
+            config, hyperparameters = our_settings(study.preset, texts)
+            read = {**vars(config), **hyperparameters._asdict(), "width": config.actor_width}
+            assert config.actor_width == config.critic_width
+            for text in texts:
+                name, value = text.split("=")
+                assert str(read[name]) == value
 
 
 def test_unknown_settings_are_named(on_path):

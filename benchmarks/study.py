@@ -1,0 +1,112 @@
+"""Variants of a preset on some tasks, with eight seeds each: training what is missing, and tables of it.
+
+For `compared.py` and `ablations.py`. Every run is a `learning.py` in a process of its own; those whose file is
+there already are left out, so that a study can be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from record import learning_file
+from settings import write_changes
+
+from reppo_fx.run.report import Curves, final_returns, summarize
+from reppo_fx.run.statistics import (
+    estimate,
+    mean_score,
+    probability_of_improvement,
+    reliability,
+)
+
+SEEDS = 8
+# Of the best return on a task; as in the paper's figure on reliability.
+THRESHOLD = 0.9
+# The last quarter of a run's evaluations: one evaluation swings by more than variants differ.
+QUARTER = 4
+
+
+class Study(NamedTuple):
+    """What is varied.
+
+    Attributes:
+        folder: for the results.
+        preset: that variants change.
+        settings: of every variant.
+        variants: changes by label, as on a command line.
+        tasks: where.
+    """
+
+    folder: Path
+    preset: str
+    settings: dict[str, Any]
+    variants: dict[str, str]
+    tasks: tuple[str, ...]
+
+
+def train_variant(study: Study, task: str, label: str) -> None:
+    """One variant on one task, unless its results are there."""
+    changes = [*write_changes(study.settings), *study.variants[label].split()]
+    train_once(study.folder, task, label, ["--preset", study.preset, "--set", *changes])
+
+
+def train_once(
+    folder: Path, task: str, label: str, arguments: list[str], python: str = sys.executable
+) -> None:
+    """`learning.py` with some arguments, unless its results are there."""
+    if learning_file(folder, label, task).exists():
+        return
+    folder.mkdir(exist_ok=True)
+    command = [python, str(Path(__file__).with_name("learning.py")), task, "--label", label]
+    command += ["--seeds", str(SEEDS), "--out", str(folder), *arguments]
+    subprocess.run(command, check=True)
+
+
+def by_task(curves: Curves, baseline: str) -> list[str]:
+    """Rows of a table: every variant on every task, at the end and in the last quarter."""
+    lines = [
+        "| task | variant | seeds | steps (k) | IQM at the end | mean | better "
+        "| IQM, last quarter | mean | better | reliable |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, labels in curves.items():
+        goal = THRESHOLD * max(float(curve.returns.max()) for curve in labels.values())
+        for label, curve in labels.items():
+            cells = [task, label, f"{curve.returns.shape[1]}", f"{curve.env_steps[-1] / 1000:.0f}"]
+            for last in (1, QUARTER):
+                final = {task: final_returns(curve, last)}
+                cells += [estimate(final).text(0), estimate(final, mean_score).text(0)]
+                if label == baseline or baseline not in labels:
+                    cells.append("")
+                    continue
+                first = {task: final_returns(labels[baseline], last)}
+                cells.append(probability_of_improvement(final, first).text(2))
+            reliable = f"{reliability(curve.returns, goal)[-1]:.0%}"
+            lines.append(f"| {' | '.join([*cells, reliable])} |")
+    return [
+        *lines,
+        "",
+        f"Last quarter: a run's mean over its last {QUARTER} evaluations, which swing less than one. Better:",
+        f"probability that a run of the variant ends above a run of `{baseline}`. Reliable: share of runs",
+        f"at or above {THRESHOLD} of the best return seen on the task, at the last evaluation. Intervals: 95 %",
+        "bootstrap.",
+    ]
+
+
+def over_tasks(curves: Curves) -> list[str]:
+    """Rows of a table: every variant over all tasks, the baseline first."""
+    lines = [
+        "All tasks together, returns in the last quarter divided by 1000:",
+        "",
+        "| variant | tasks | IQM | mean | better |",
+        "|---|---|---|---|---|",
+    ]
+    for label, summary in summarize(curves, threshold=THRESHOLD, last=QUARTER).items():
+        better = "" if summary.improvement is None else summary.improvement.text(2)
+        lines.append(
+            f"| {label} | {len(summary.runs)} | {summary.iqm.text()} | {summary.mean.text()} | {better} |"
+        )
+    return lines
