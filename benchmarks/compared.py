@@ -28,13 +28,8 @@ STUDY = Study(
     # As many evaluation episodes as the original has instances.
     settings={**EQUAL, "num_eval_envs": 128},
     variants={"authors": "", "cleaner": " ".join(write_changes(CLEANER))},
-    tasks=(
-        "CartpoleSwingup",
-        "CartpoleBalance",
-        "ReacherHard",
-        "PendulumSwingup",
-        "AcrobotSwingup",
-    ),
+    # Not PendulumSwingup: in 0.4 M steps at this size the original code reaches 1 of 1000.
+    tasks=("CartpoleSwingup", "CartpoleBalance", "ReacherHard", "ReacherEasy", "PointMass"),
 )
 
 
