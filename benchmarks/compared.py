@@ -22,12 +22,20 @@ from reppo_fx.run.plots import plot_comparison, plot_curves
 from reppo_fx.run.report import summarize
 
 EQUAL = {**SIZES["curves"], "total_steps": 1_048_576, "num_evals": 16}
+# The choices of `cleaner`, each alone.
+ONE_BY_ONE = {
+    "exact-kl": "kl_estimator=exact",
+    "iteration-statistics": "statistics=iteration",
+    "own-dual-optimizer": "dual_optimizer=own",
+    "independent-noise": "noise=independent",
+    "no-mask": "mask_truncated=False",
+}
 STUDY = Study(
     folder=RESULTS / "compared",
     preset="authors",
     # As many evaluation episodes as the original has instances.
     settings={**EQUAL, "num_eval_envs": 128},
-    variants={"authors": "", "cleaner": " ".join(write_changes(CLEANER))},
+    variants={"authors": "", "cleaner": " ".join(write_changes(CLEANER)), **ONE_BY_ONE},
     # Not PendulumSwingup: in 0.4 M steps at this size the original code reaches 1 of 1000.
     tasks=("CartpoleSwingup", "CartpoleBalance", "ReacherHard", "ReacherEasy", "PointMass"),
 )
@@ -41,7 +49,7 @@ def compared() -> str:
         "",
         "Same tasks, environment steps, data per update (128 x 64), widths (64), 8 epochs of 16 minibatches,",
         "hyperparameters of the published setting; 128 evaluation episodes. `authors`: this package with the",
-        "original's choices; `cleaner`: with its own (`presets.CLEANER`).",
+        "original's choices; `cleaner`: with its own (`presets.CLEANER`); others make one of these alone.",
         "Made from `compared/learning_*.json` (`python benchmarks/compared.py`).",
         "",
         *by_task(curves, "original"),
