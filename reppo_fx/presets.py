@@ -9,7 +9,7 @@ from .envs import unknown_name
 from .settings import Config, Hyperparameters
 
 # What one would choose on paper: exact KL, one set of statistics per iteration, multipliers with an optimizer
-# of their own, independent noise, nothing masked. On ReacherHard it has not been shown to learn better.
+# of their own, independent noise, nothing masked. It has not been shown to learn better: the README has figures.
 CLEANER: dict[str, Any] = {
     "kl_estimator": "exact",
     "statistics": "iteration",
