@@ -128,7 +128,8 @@ def make_batch(
         advantage = generalized_advantages(
             soft_reward, value, successor.value, *ends, hp.discount, hp.trace_decay
         )
-    old_mean, old_std = networks.actor(observations[0], hp.min_std)
+    act = lambda actor_part: networks.actor(actor_part, hp.min_std)
+    old_mean, old_std = map_rows(act, observations[0])
     batch = Batch(
         actor_observation=observations[0],
         critic_observation=observations[1],
@@ -146,20 +147,21 @@ def make_batch(
     return jax.lax.stop_gradient(batch)
 
 
-def map_rows(function: Callable[..., Any], keys: Array, *arrays: Array) -> Any:
-    """`vmap` over the rows `[T, num_envs, ...]`, in as many equal parts as keep activations small.
+def map_rows(function: Callable[..., Any], *arrays: Array) -> Any:
+    """`vmap` over rows, in as many equal parts as keep activations small.
 
-    Hidden layers and logits of a whole rollout would take more memory than everything that is kept of it.
+    All arrays are `[T, ...]`, the last one `[T, num_envs, ...]`. Hidden layers and logits of a whole rollout would
+    take more memory than everything that is kept of it.
     """
-    rows, num_envs = arrays[0].shape[:2]
+    rows, num_envs = arrays[-1].shape[:2]
     parts = min(
         n
         for n in range(1, rows + 1)
         if rows % n == 0 and (rows // n * num_envs <= STATES_AT_ONCE or n == rows)
     )
     if parts == 1:
-        return jax.vmap(function)(keys, *arrays)
-    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (keys, *arrays))
+        return jax.vmap(function)(*arrays)
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), arrays)
     mapped = jax.lax.map(lambda part: jax.vmap(function)(*part), split)
     return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), mapped)
 
