@@ -10,22 +10,17 @@ left out. `python benchmarks/table.py` makes the table.
 
 from __future__ import annotations
 
-import argparse
-
 from record import RESULTS, read_curves
-from study import QUARTER, THRESHOLD, Study, by_task, over_tasks, train_variant
+from study import Study, by_task, draw, each_alone, over_tasks, parser, train_variant
 
-from reppo_fx.run.plots import plot_comparison
-from reppo_fx.run.report import Curves, summarize
+import reppo_fx as rx
+from reppo_fx.presets import CLEANER
+from reppo_fx.run.report import Curves
 
 BASELINE = "cpu"
 # The choices of the original code one by one where the preset makes cleaner ones, and those that are open.
 CHOICES = {
-    "sampled-kl": "kl_estimator=sampled_clipped num_kl_samples=16",
-    "step-statistics": "statistics=step",
-    "actor-dual-optimizer": "dual_optimizer=actor",
-    "reused-noise": "noise=reused",
-    "mask-truncated": "mask_truncated=True",
+    **each_alone({name: getattr(rx.preset("authors")[0], name) for name in CLEANER}),
     "four-values": "num_value_samples=4",
     "layer-norm": "norm=layer",
     "half-aux": "aux_weight=0.5",
@@ -103,19 +98,11 @@ def draw_ablations() -> None:
     """The pictures of `ablations`."""
     curves = read_curves(STUDY.folder)
     for variants in (CHOICES, FIGURE7) if curves else ():
-        part = only(curves, variants)
-        summaries = summarize(part, threshold=THRESHOLD, last=QUARTER)
-        plot_comparison(RESULTS / picture(variants), part, summaries, THRESHOLD)
+        draw(RESULTS / picture(variants), only(curves, variants))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--tasks", nargs="+", default=STUDY.tasks)
-    everything = list(STUDY.variants)
-    parser.add_argument("--variants", nargs="*", choices=everything, default=everything)
-    arguments = parser.parse_args()
+    arguments = parser(__doc__, STUDY, list(STUDY.variants)).parse_args()
     for label in arguments.variants:
         for task in arguments.tasks:
             train_variant(STUDY, task, label)

@@ -1,4 +1,4 @@
-"""Agents of other packages and ours behind one face: start, train a stretch, act. For `field.py`.
+"""Agents of other packages and ours behind one face: start, iterate, act. For `field.py`.
 
 Everything an agent does is in its own code; what is arranged here is said where it is arranged. Settings are those
 their authors chose for the environment, or the nearest there are; sources are named.
@@ -7,17 +7,14 @@ their authors chose for the environment, or the nearest there are; sources are n
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import MagicMock, patch
 
 import jax
 import jax.numpy as jnp
-from settings import SIZES, our_settings, write_changes
+from peers import load_purejaxrl, outer_loop, playground_config, restore_removed_functions
+from settings import our_settings
 
 import reppo_fx as rx
 
@@ -30,37 +27,33 @@ class Agent(NamedTuple):
 
     Attributes:
         start: key to a state.
-        stretch: trains a state for `stretch_steps` environment steps; pure, to be jitted.
+        iteration: trains a state for `iteration_steps` environment steps; pure.
         policy: of a state.
-        stretch_steps: environment steps per stretch.
+        iteration_steps: environment steps per iteration.
         settings: what is recorded.
     """
 
     start: Callable[[Any], Any]
-    stretch: Callable[[Any], Any]
+    iteration: Callable[[Any], Any]
     policy: Callable[[Any], Policy]
-    stretch_steps: int
+    iteration_steps: int
     settings: dict[str, Any]
 
 
 # Reacher pays minus the distance and minus the squared action; 50 steps per episode.
-RANGES = {"reacher": ["v_min=-50.0", "v_max=0.0"]}
+RANGES = {"reacher": {"v_min": -50.0, "v_max": 0.0}}
 
 
-def reppo(env: rx.envs.Environment, preset: str, every: int) -> Agent:
-    """This package: `"cpu"`, or `"published"` for the published hyperparameters at the size of the curves."""
-    if preset == "published":
-        changes = [*write_changes(SIZES["curves"]), *write_changes(rx.presets.CLEANER)]
-        config, hyperparameters = our_settings("authors", changes + RANGES.get(env.name, []))
-    else:
-        config, hyperparameters = our_settings(preset, RANGES.get(env.name, []))
+def reppo(env: rx.envs.Environment, preset: str, changes: dict[str, Any]) -> Agent:
+    """This package: a preset with changes."""
+    changes = {**changes, **RANGES.get(env.name, {})}
+    config, hyperparameters = our_settings(preset, changes)
     train = rx.make_train(env, config)
-    count = max(every // config.steps_per_iteration, 1)
     return Agent(
         start=lambda key: train.init(key, hyperparameters),
-        stretch=lambda state: train.iterations(state, count)[0],
+        iteration=lambda state: train.iteration(state)[0],
         policy=lambda state: rx.make_policy(train, state),
-        stretch_steps=count * config.steps_per_iteration,
+        iteration_steps=config.steps_per_iteration,
         settings={**vars(config), **hyperparameters._asdict()},
     )
 
@@ -98,17 +91,13 @@ REJAX: dict[str, dict[str, Any]] = {
 }
 
 
-def rejax(env: rx.envs.Environment, name: str, every: int) -> Agent:
+def rejax(env: rx.envs.Environment, name: str) -> Agent:
     """PPO or SAC of rejax (PyPI), on its own wrapper of the Brax environment."""
     from rejax import get_algo
 
     limit = {"env_params": {"episode_length": env.episode_length}}
     algo = get_algo(name).create(env=f"brax/{env.name}", **limit, **REJAX[name])
-    per_iteration = algo.num_envs * (algo.num_steps if name == "ppo" else 1)
-    count = max(every // per_iteration, 1)
-
-    def stretch(state: Any) -> Any:
-        return jax.lax.fori_loop(0, count, lambda _, s: algo.train_iteration(s), state)
+    steps = algo.num_envs * (algo.num_steps if name == "ppo" else 1)
 
     def policy(state: Any) -> Policy:
         def act(observation: Any) -> Any:
@@ -118,8 +107,7 @@ def rejax(env: rx.envs.Environment, name: str, every: int) -> Agent:
 
         return act
 
-    settings = {**REJAX[name], **limit}
-    return Agent(algo.init_state, stretch, policy, count * per_iteration, settings)
+    return Agent(algo.init_state, algo.train_iteration, policy, steps, {**REJAX[name], **limit})
 
 
 # purejaxrl: what its ppo_continuous_action.py says; it was chosen for Brax hopper.
@@ -141,29 +129,7 @@ PUREJAXRL: dict[str, Any] = {
 }
 
 
-class _LoopFoundError(Exception):
-    """The first loop that a function runs: its body and what it starts from."""
-
-
-def outer_loop(module: Any, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
-    """Body and start of a function's outermost `scan`, so that it can be stopped for evaluation.
-
-    Only the calls of `module` itself are caught, not those of libraries that it uses.
-    """
-
-    def caught(body: Any, start: Any, *_: Any) -> Any:
-        raise _LoopFoundError(body, start)
-
-    lax = MagicMock(wraps=jax.lax, scan=caught)
-    with patch.object(module, "jax", MagicMock(wraps=jax, lax=lax, vmap=jax.vmap)):
-        try:
-            function(*arguments)
-        except _LoopFoundError as loop:
-            return loop.args
-    raise ValueError(f"{function} of {module} has no loop.")
-
-
-def purejaxrl(env: rx.envs.Environment, path: Path, every: int) -> Agent:
+def purejaxrl(env: rx.envs.Environment, path: Path) -> Agent:
     """Its continuous PPO from a copy of github.com/luchris429/purejaxrl.
 
     Its Brax wrapper takes neither backend nor episode length from outside, so both are given here.
@@ -179,14 +145,12 @@ def purejaxrl(env: rx.envs.Environment, path: Path, every: int) -> Agent:
     module.BraxGymnaxWrapper = functools.partial(wrappers.BraxGymnaxWrapper, backend="generalized")
     settings = {**PUREJAXRL, "ENV_NAME": env.name, "TOTAL_TIMESTEPS": 5e7}
     train = module.make_train(dict(settings))
-    per_iteration = settings["NUM_ENVS"] * settings["NUM_STEPS"]
-    count = max(every // per_iteration, 1)
     network = module.ActorCritic(env.action_size, activation=settings["ACTIVATION"])
 
-    def stretch(state: Any) -> Any:
+    def iteration(state: Any) -> Any:
         # The body closes over its networks only; any key gives the same.
         body, _ = outer_loop(module, train, jax.random.PRNGKey(0))
-        return jax.lax.scan(body, state, None, count)[0]
+        return body(state, None)[0]
 
     def policy(state: Any) -> Policy:
         learner, env_state = state[:2]
@@ -199,69 +163,47 @@ def purejaxrl(env: rx.envs.Environment, path: Path, every: int) -> Agent:
         return act
 
     def start(key: Any) -> Any:
-        body, state = outer_loop(module, train, jax.random.key_data(key))
+        _, state = outer_loop(module, train, jax.random.key_data(key))
         # Its sums of rewards begin as integers; a loop makes floats of them.
-        types, _ = jax.eval_shape(lambda state: body(state, None), state)
+        types = jax.eval_shape(iteration, state)
         return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), state, types)
 
-    return Agent(start, stretch, policy, count * per_iteration, settings)
+    steps = settings["NUM_ENVS"] * settings["NUM_STEPS"]
+    return Agent(start, iteration, policy, steps, settings)
 
 
-def load_purejaxrl(path: Path) -> Any:
-    """Its module; the grid worlds that it also imports are stood in for where missing.
+def brax_settings(agent: str, task: str) -> dict[str, Any]:
+    """What Playground tuned for Brax's PPO or SAC on a task."""
+    from mujoco_playground.config import dm_control_suite_params as params
 
-    Raises:
-        SystemExit: if the path does not hold it.
-    """
-    folder = path / "purejaxrl"
-    if not (folder / "ppo_continuous_action.py").is_file():
-        raise SystemExit(f"--purejaxrl is {path}; it must hold purejaxrl/ppo_continuous_action.py.")
-    if importlib.util.find_spec("navix") is None:
-        sys.modules["navix"] = MagicMock()
-    sys.path.insert(0, str(folder))
-    return importlib.import_module("ppo_continuous_action")
+    if agent == "ppo":
+        return params.brax_ppo_config(task).to_dict()
+    settings = params.brax_sac_config(task).to_dict()
+    # Its wrappers reset instances by themselves; only PPO's train knows this setting.
+    settings.pop("num_resets_per_eval", None)
+    return settings
 
 
-def restore_removed_functions() -> None:
-    """Brax 0.14 calls `jax.device_put_replicated`, which jax 0.10 no longer has."""
-    if hasattr(jax, "device_put_replicated"):
-        return
-    copies = lambda tree, devices: jax.tree.map(lambda x: jnp.stack([x] * len(devices)), tree)
-    jax.device_put_replicated = copies
-
-
-def brax_training(
-    agent: str, task: str, changes: dict[str, Any]
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Brax's `train` of PPO or SAC on a Playground task, and its settings: Playground's, with changes."""
+def brax_training(agent: str, task: str, settings: dict[str, Any]) -> Callable[..., Any]:
+    """Brax's `train` of PPO or SAC on a Playground task."""
     from brax.training.agents.ppo import networks as ppo_networks
     from brax.training.agents.ppo import train as ppo
     from brax.training.agents.sac import networks as sac_networks
     from brax.training.agents.sac import train as sac
     from mujoco_playground import registry, wrapper
-    from mujoco_playground.config import dm_control_suite_params as params
 
     restore_removed_functions()
-    if agent == "ppo":
-        tuned = params.brax_ppo_config(task).to_dict()
-        function, make = ppo.train, ppo_networks.make_ppo_networks
-    else:
-        tuned = params.brax_sac_config(task).to_dict()
-        function, make = sac.train, sac_networks.make_sac_networks
-        # Its wrappers reset instances by themselves; only PPO's train knows this setting.
-        tuned.pop("num_resets_per_eval", None)
-    settings = {**tuned, **changes}
+    function, make = {
+        "ppo": (ppo.train, ppo_networks.make_ppo_networks),
+        "sac": (sac.train, sac_networks.make_sac_networks),
+    }[agent]
     named = {name: value for name, value in settings.items() if name != "network_factory"}
-    factory = functools.partial(make, **settings.get("network_factory", {}))
-    config = registry.get_default_config(task)
-    config.impl = "jax"
-    load = lambda: registry.load(task, config=config)
-    train = functools.partial(
+    load = lambda: registry.load(task, config=playground_config(task))
+    return functools.partial(
         function,
         environment=load(),
         eval_env=load(),
         wrap_env_fn=wrapper.wrap_for_brax_training,
-        network_factory=factory,
+        network_factory=functools.partial(make, **settings.get("network_factory", {})),
         **named,
     )
-    return train, settings

@@ -9,33 +9,23 @@ results/compared already is left out. `python benchmarks/table.py` makes the tab
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from record import RESULTS, read_curves
 from settings import SIZES, write_changes
-from study import QUARTER, THRESHOLD, Study, by_task, over_tasks, train_once, train_variant
+from study import Study, by_task, draw, each_alone, over_tasks, parser, train_once, train_variant
 
 from reppo_fx.presets import CLEANER
-from reppo_fx.run.plots import plot_comparison, plot_curves
-from reppo_fx.run.report import summarize
+from reppo_fx.run.plots import plot_curves
 
 EQUAL = {**SIZES["curves"], "total_steps": 1_048_576, "num_evals": 16}
-# The choices of `cleaner`, each alone.
-ONE_BY_ONE = {
-    "exact-kl": "kl_estimator=exact",
-    "iteration-statistics": "statistics=iteration",
-    "own-dual-optimizer": "dual_optimizer=own",
-    "independent-noise": "noise=independent",
-    "no-mask": "mask_truncated=False",
-}
 STUDY = Study(
     folder=RESULTS / "compared",
     preset="authors",
     # As many evaluation episodes as the original has instances.
     settings={**EQUAL, "num_eval_envs": 128},
-    variants={"authors": "", "cleaner": " ".join(write_changes(CLEANER)), **ONE_BY_ONE},
+    variants={"authors": "", "cleaner": " ".join(write_changes(CLEANER)), **each_alone(CLEANER)},
     # Not PendulumSwingup: in 0.4 M steps at this size the original code reaches 1 of 1000.
     tasks=("CartpoleSwingup", "CartpoleBalance", "ReacherHard", "ReacherEasy", "PointMass"),
 )
@@ -68,19 +58,14 @@ def draw_compared() -> None:
     if not curves:
         return
     plot_curves(RESULTS / "compared_curves.png", curves)
-    summaries = summarize(curves, threshold=THRESHOLD, last=QUARTER)
-    plot_comparison(RESULTS / "compared_summary.png", curves, summaries, THRESHOLD)
+    draw(RESULTS / "compared_summary.png", curves)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--authors", type=Path, help="also run the original code in this copy")
-    parser.add_argument("--authors-python", default=sys.executable, help="interpreter for it")
-    parser.add_argument("--tasks", nargs="+", default=STUDY.tasks)
-    parser.add_argument("--variants", nargs="*", choices=list(STUDY.variants), default=["cleaner"])
-    arguments = parser.parse_args()
+    command = parser(__doc__, STUDY, ["cleaner"])
+    command.add_argument("--authors", type=Path, help="also run the original code in this copy")
+    command.add_argument("--authors-python", default=sys.executable, help="interpreter for it")
+    arguments = command.parse_args()
     for task in arguments.tasks:
         if arguments.authors:
             own = ["--authors", str(arguments.authors), "--set", *write_changes(EQUAL)]

@@ -17,8 +17,10 @@ table from results/field.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -28,8 +30,8 @@ from typing import Any
 import jax
 import numpy as np
 import record
-from agents import Agent, brax_training, purejaxrl, rejax, reppo
-from settings import read_changes
+from agents import Agent, brax_settings, brax_training, purejaxrl, rejax, reppo
+from settings import SIZES, read_changes
 
 import reppo_fx as rx
 from reppo_fx.evaluate import evaluate_policy
@@ -40,12 +42,13 @@ FOLDER = record.RESULTS / "field"
 EPISODES = 128
 # Where tasks of a family customarily end; everything else after 1000 steps.
 EPISODE_LENGTHS = {"reacher": 50}
-AGENTS: dict[str, Callable[[rx.envs.Environment, argparse.Namespace, int], Agent]] = {
-    "reppo-cpu": lambda env, _, every: reppo(env, "cpu", every),
-    "reppo-published": lambda env, _, every: reppo(env, "published", every),
-    "rejax-ppo": lambda env, _, every: rejax(env, "ppo", every),
-    "rejax-sac": lambda env, _, every: rejax(env, "sac", every),
-    "purejaxrl-ppo": lambda env, arguments, every: purejaxrl(env, arguments.purejaxrl, every),
+PUBLISHED = {**SIZES["curves"], **rx.presets.CLEANER}
+AGENTS: dict[str, Callable[[rx.envs.Environment, argparse.Namespace], Agent]] = {
+    "reppo-cpu": lambda env, _: reppo(env, "cpu", {}),
+    "reppo-published": lambda env, _: reppo(env, "authors", PUBLISHED),
+    "rejax-ppo": lambda env, _: rejax(env, "ppo"),
+    "rejax-sac": lambda env, _: rejax(env, "sac"),
+    "purejaxrl-ppo": lambda env, arguments: purejaxrl(env, arguments.purejaxrl),
 }
 BRAX = {"brax-ppo": "ppo", "brax-sac": "sac"}
 
@@ -107,9 +110,14 @@ def make_runs(arguments: argparse.Namespace) -> tuple[Callable[[int], list[dict]
     env = rx.envs.make(arguments.task)
     length = EPISODE_LENGTHS.get(arguments.task, env.episode_length)
     env = env._replace(episode_length=length)
-    every = arguments.steps // arguments.evals
-    agent = AGENTS[arguments.agent](env, arguments, every)
-    start, stretch = jax.jit(agent.start), jax.jit(agent.stretch, donate_argnums=0)
+    agent = AGENTS[arguments.agent](env, arguments)
+    iterations = max(arguments.steps // arguments.evals // agent.iteration_steps, 1)
+    stretch_steps = iterations * agent.iteration_steps
+    start = jax.jit(agent.start)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def stretch(state: Any) -> Any:
+        return jax.lax.fori_loop(0, iterations, lambda _, s: agent.iteration(s), state)
 
     @jax.jit
     def evaluate(state: Any, key: Any) -> Any:
@@ -121,12 +129,12 @@ def make_runs(arguments: argparse.Namespace) -> tuple[Callable[[int], list[dict]
         state = start(key)
         program = stretch.lower(state).compile()
         rows, seconds = [], 0.0
-        for count in range(1, -(-arguments.steps // agent.stretch_steps) + 1):
+        for count in range(1, math.ceil(arguments.steps / stretch_steps) + 1):
             before = time.perf_counter()
             state = jax.block_until_ready(program(state))
             seconds += time.perf_counter() - before
             row = {
-                "env_steps": count * agent.stretch_steps,
+                "env_steps": count * stretch_steps,
                 "seconds": seconds,
                 "eval_return": float(evaluate(state, eval_key)),
             }
@@ -141,10 +149,15 @@ def make_brax_runs(
     arguments: argparse.Namespace,
 ) -> tuple[Callable[[int], list[dict]], dict[str, Any]]:
     """The same of Brax's own `train`, which calls back."""
-    changes = {"num_timesteps": arguments.steps, "num_evals": arguments.evals + 1}
-    like = {**brax_training(BRAX[arguments.agent], arguments.task, changes)[1]}
-    changes.update(read_changes(arguments.set, like))
-    train, settings = brax_training(BRAX[arguments.agent], arguments.task, changes)
+    if arguments.evals < 2:
+        raise SystemExit(
+            f"--evals is {arguments.evals}; Brax compiles in its first stretch, so give at least 2."
+        )
+    agent = BRAX[arguments.agent]
+    settings = brax_settings(agent, arguments.task)
+    settings.update(num_timesteps=arguments.steps, num_evals=arguments.evals + 1)
+    settings.update(read_changes(arguments.set, settings))
+    train = brax_training(agent, arguments.task, settings)
 
     def run(seed: int) -> list[dict]:
         rows: list[dict] = []
@@ -168,8 +181,6 @@ def make_brax_runs(
 
 def without_compilation(rows: list[dict]) -> list[dict]:
     """Brax's first stretch compiles; it is given the median duration of the others."""
-    if len(rows) < 2:
-        return [{**row, "seconds": None} for row in rows]
     times = [row["seconds"] for row in rows]
     surplus = times[0] - statistics.median(b - a for a, b in itertools.pairwise(times))
     return [{**row, "seconds": row["seconds"] - surplus} for row in rows]

@@ -66,7 +66,7 @@ def throughput(arguments: argparse.Namespace, members: int, deadline: float) -> 
 
 
 def full_run(arguments: argparse.Namespace, task: str, deadline: float) -> None:
-    result = arguments.out / f"learning_dmc_{task}_0.json"
+    result = record.learning_file(arguments.out, "dmc", task)
     if result.exists():
         return
     folder = arguments.out / "runs" / task

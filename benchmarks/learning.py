@@ -27,7 +27,7 @@ from peers import (
     authors_settings,
     load_authors,
 )
-from settings import our_settings, read_changes
+from settings import our_settings, read_changes, read_our_changes
 
 import reppo_fx as rx
 from reppo_fx.run.plan import Plan
@@ -51,7 +51,8 @@ def parse() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace) -> dict:
     """Train, and give the record of it."""
-    config, hyperparameters = our_settings(arguments.preset, arguments.set)
+    changes = read_our_changes(arguments.preset, arguments.set)
+    config, hyperparameters = our_settings(arguments.preset, changes)
     train = rx.make_train(rx.envs.make(arguments.task), config)
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.seeds)
     started = time.perf_counter()

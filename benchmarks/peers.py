@@ -9,7 +9,10 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
+
+import jax
+import jax.numpy as jnp
 
 # Imported by the original code's training module for logging and hyperparameter search only.
 UNUSED = ("hydra", "optuna", "plotly", "plotly.graph_objs", "wandb")
@@ -30,12 +33,39 @@ def load_authors(path: Path) -> Any:
     import flax
 
     flax.config.update("flax_pytree_module", False)
-    missing = [name for name in UNUSED if importlib.util.find_spec(name.split(".")[0]) is None]
-    sys.modules.update({name: MagicMock() for name in missing})
-    if "hydra" in missing:
+    if "hydra" in stand_in(*UNUSED):
         sys.modules["hydra"].main = lambda **_: lambda function: function
     sys.path.insert(0, str(path))
     return importlib.import_module("src.jaxrl.reppo")
+
+
+def stand_in(*names: str) -> list[str]:
+    """Put empty modules where packages are missing that are imported and not needed; which ones."""
+    missing = [name for name in names if importlib.util.find_spec(name.split(".")[0]) is None]
+    sys.modules.update({name: MagicMock() for name in missing})
+    return missing
+
+
+def load_purejaxrl(path: Path) -> Any:
+    """The continuous PPO of github.com/luchris429/purejaxrl, from a copy of it.
+
+    Raises:
+        SystemExit: if the path does not hold it.
+    """
+    folder = path / "purejaxrl"
+    if not (folder / "ppo_continuous_action.py").is_file():
+        raise SystemExit(f"--purejaxrl is {path}; it must hold purejaxrl/ppo_continuous_action.py.")
+    stand_in("navix")
+    sys.path.insert(0, str(folder))
+    return importlib.import_module("ppo_continuous_action")
+
+
+def restore_removed_functions() -> None:
+    """Brax 0.14 calls `jax.device_put_replicated`, which jax 0.10 no longer has."""
+    if hasattr(jax, "device_put_replicated"):
+        return
+    copies = lambda tree, devices: jax.tree.map(lambda x: jnp.stack([x] * len(devices)), tree)
+    jax.device_put_replicated = copies
 
 
 # What its configuration files say for MuJoCo Playground's control suite.
@@ -97,13 +127,19 @@ def authors_config(authors: Any, **changes: Any) -> Any:
 
 
 def authors_environment(task: str, episode_length: int = 1000) -> Any:
-    """A Playground task in its wrapper, on the implementation that runs everywhere."""
-    from mujoco_playground import registry
+    """A Playground task in its wrapper."""
     from src.env_utils.jax_wrappers import MjxGymnaxWrapper  # on the path since load_authors
+
+    return MjxGymnaxWrapper(task, episode_length=episode_length, config=playground_config(task))
+
+
+def playground_config(task: str) -> Any:
+    """A Playground task's settings, on the implementation that runs everywhere."""
+    from mujoco_playground import registry
 
     config = registry.get_default_config(task)
     config.impl = "jax"
-    return MjxGymnaxWrapper(task, episode_length=episode_length, config=config)
+    return config
 
 
 def closure(function: Callable[..., Any], name: str) -> Any:
@@ -119,3 +155,25 @@ def inner_function(function: Callable[..., Any], name: str) -> Callable[..., Any
     seen = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     cells = tuple(seen[free] for free in code.co_freevars)
     return types.FunctionType(code, function.__globals__, name, None, cells)
+
+
+class _LoopFoundError(Exception):
+    """The first loop that a function runs: its body and what it starts from."""
+
+
+def outer_loop(module: Any, function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+    """Body and start of a function's outermost `scan`, so that it can be stopped for evaluation.
+
+    Only the calls of `module` itself are caught, not those of libraries that it uses.
+    """
+
+    def caught(body: Any, start: Any, *_: Any) -> Any:
+        raise _LoopFoundError(body, start)
+
+    lax = MagicMock(wraps=jax.lax, scan=caught)
+    with patch.object(module, "jax", MagicMock(wraps=jax, lax=lax, vmap=jax.vmap)):
+        try:
+            function(*arguments)
+        except _LoopFoundError as loop:
+            return loop.args
+    raise ValueError(f"{function} of {module} has no loop.")

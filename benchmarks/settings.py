@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import reppo_fx as rx
+from reppo_fx.envs import unknown_name
 
 KEYS = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "width")
 SIZES = {
@@ -28,7 +29,7 @@ def read_changes(texts: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any
     for text in texts:
         name, value = text.split("=", 1)
         if name not in like:
-            raise SystemExit(f"--set {text}: {name!r} must be one of {', '.join(sorted(like))}.")
+            raise SystemExit(str(unknown_name("setting", name, like)))
         kind = type(like[name])
         if kind is bool and value not in ("True", "False"):
             raise SystemExit(f"--set {text}: {name} must be True or False.")
@@ -41,13 +42,19 @@ def write_changes(changes: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in changes.items()]
 
 
-def our_settings(preset: str, texts: Iterable[str] = ()) -> tuple[rx.Config, rx.Hyperparameters]:
-    """A preset with changes of configuration and hyperparameters; `width` is that of both networks."""
-    config, hyperparameters = rx.preset(preset)
+def read_our_changes(preset: str, texts: Iterable[str]) -> dict[str, Any]:
+    """`read_changes` for `our_settings`."""
     floats = dict.fromkeys(rx.Hyperparameters._fields, 0.0)
-    changes = read_changes(texts, {**vars(config), **floats, "width": 0})
-    width = changes.pop("width", None)
-    if width is not None:
+    return read_changes(texts, {**vars(rx.preset(preset)[0]), **floats, "width": 0})
+
+
+def our_settings(preset: str, changes: Mapping[str, Any]) -> tuple[rx.Config, rx.Hyperparameters]:
+    """A preset with changes of configuration and hyperparameters; `width` is that of both networks."""
+    changes = dict(changes)
+    if "width" in changes:
+        width = changes.pop("width")
         changes = {"actor_width": width, "critic_width": width, **changes}
-    own = {name: changes.pop(name) for name in floats if name in changes}
-    return rx.preset(preset, **changes)[0], hyperparameters._replace(**own)
+    traced = rx.Hyperparameters._fields
+    own = {name: changes.pop(name) for name in traced if name in changes}
+    config, hyperparameters = rx.preset(preset, **changes)
+    return config, hyperparameters._replace(**own)

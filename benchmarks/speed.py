@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 import record
 from peers import authors_config, authors_environment, closure, load_authors
-from settings import SIZES, our_settings, write_changes
+from settings import SIZES, our_settings
 
 import reppo_fx as rx
 from reppo_fx.iteration import batch_from_rollout, make_behavior
@@ -78,7 +78,7 @@ def original(path: Path, task: str, size: dict[str, int]) -> tuple[Any, Any, Any
 def our_train(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any]:
     """The same setting here, with the original's choices or the cleaner ones."""
     changes = {**size, **(rx.presets.CLEANER if choices == "cleaner" else {})}
-    config, hp = our_settings("authors", write_changes(changes))
+    config, hp = our_settings("authors", changes)
     return rx.make_train(rx.envs.make(task), config), hp
 
 

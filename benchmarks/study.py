@@ -6,21 +6,18 @@ there already are left out, so that a study can be stopped at any time.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from record import learning_file
 from settings import write_changes
 
-from reppo_fx.run.report import Curves, final_returns, summarize
-from reppo_fx.run.statistics import (
-    estimate,
-    mean_score,
-    probability_of_improvement,
-    reliability,
-)
+from reppo_fx.run.plots import plot_comparison
+from reppo_fx.run.report import Curves, Summary, summarize
 
 SEEDS = 8
 # Of the best return on a task; as in the paper's figure on reliability.
@@ -65,26 +62,43 @@ def train_once(
     subprocess.run(command, check=True)
 
 
+def each_alone(changes: Mapping[str, Any]) -> dict[str, str]:
+    """One variant for every change."""
+    return {f"{name}-{value}": f"{name}={value}" for name, value in changes.items()}
+
+
+def parser(description: str | None, study: Study, variants: list[str]) -> argparse.ArgumentParser:
+    """The command line of a study; `variants` are those of a call without any."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    result.add_argument("--tasks", nargs="+", default=study.tasks)
+    result.add_argument("--variants", nargs="*", choices=list(study.variants), default=variants)
+    return result
+
+
+def summaries(
+    curves: Curves, normalizer: float = 1000.0, last: int = QUARTER
+) -> dict[str, Summary]:
+    return summarize(curves, normalizer, THRESHOLD, last)
+
+
 def by_task(curves: Curves, baseline: str) -> list[str]:
-    """Rows of a table: every variant on every task, at the end and in the last quarter."""
+    """Rows of a table: every variant on every task, at the end and in the last quarter, baseline first."""
     lines = [
         "| task | variant | seeds | steps (k) | IQM at the end | mean | better "
         "| IQM, last quarter | mean | better | reliable |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for task, labels in curves.items():
-        goal = THRESHOLD * max(float(curve.returns.max()) for curve in labels.values())
+        found = [summaries({task: labels}, 1.0, last) for last in (1, QUARTER)]
         for label, curve in labels.items():
             cells = [task, label, f"{curve.returns.shape[1]}", f"{curve.env_steps[-1] / 1000:.0f}"]
-            for last in (1, QUARTER):
-                final = {task: final_returns(curve, last)}
-                cells += [estimate(final).text(0), estimate(final, mean_score).text(0)]
-                if label == baseline or baseline not in labels:
-                    cells.append("")
-                    continue
-                first = {task: final_returns(labels[baseline], last)}
-                cells.append(probability_of_improvement(final, first).text(2))
-            reliable = f"{reliability(curve.returns, goal)[-1]:.0%}"
+            for summary in (at[label] for at in found):
+                known = baseline in labels and summary.improvement is not None
+                better = summary.improvement.text(2) if known else ""
+                cells += [summary.iqm.text(0), summary.mean.text(0), better]
+            reliable = f"{found[0][label].reliable[task][-1]:.0%}"
             lines.append(f"| {' | '.join([*cells, reliable])} |")
     return [
         *lines,
@@ -104,9 +118,14 @@ def over_tasks(curves: Curves) -> list[str]:
         "| variant | tasks | IQM | mean | better |",
         "|---|---|---|---|---|",
     ]
-    for label, summary in summarize(curves, threshold=THRESHOLD, last=QUARTER).items():
+    for label, summary in summaries(curves).items():
         better = "" if summary.improvement is None else summary.improvement.text(2)
         lines.append(
             f"| {label} | {len(summary.runs)} | {summary.iqm.text()} | {summary.mean.text()} | {better} |"
         )
     return lines
+
+
+def draw(path: Path, curves: Curves) -> None:
+    """Scores with intervals, profiles and reliability of a study's variants."""
+    plot_comparison(path, curves, summaries(curves), THRESHOLD)

@@ -15,18 +15,9 @@ def on_path(monkeypatch):
     """As when a file in the folder is run."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in (
-        "record",
-        "settings",
-        "table",
-        "compared",
-        "learning",
-        "speed",
-        "peers",
-        "field",
-        "agents",
-    ):
-        sys.modules.pop(name, None)
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(FOLDER)):
+            del sys.modules[name]
 
 
 def test_tables_are_those_of_the_results(on_path):
@@ -54,12 +45,14 @@ def test_operations_are_counted_through_loops(on_path):
 def test_every_variant_of_the_studies_is_a_setting(on_path):
     import ablations
     import compared
-    from settings import our_settings, write_changes
+    from settings import our_settings, read_our_changes, write_changes
 
     for study in (compared.STUDY, ablations.STUDY):
         for changes in study.variants.values():
             texts = write_changes(study.settings) + changes.split()
-            config, hyperparameters = our_settings(study.preset, texts)
+            config, hyperparameters = our_settings(
+                study.preset, read_our_changes(study.preset, texts)
+            )
             read = {**vars(config), **hyperparameters._asdict(), "width": config.actor_width}
             assert config.actor_width == config.critic_width
             for text in texts:
@@ -68,10 +61,10 @@ def test_every_variant_of_the_studies_is_a_setting(on_path):
 
 
 def test_unknown_settings_are_named(on_path):
-    from settings import our_settings
+    from settings import read_our_changes
 
-    with pytest.raises(SystemExit, match="num_environments.*must be one of.*num_envs"):
-        our_settings("authors", ["num_environments=3"])
+    with pytest.raises(SystemExit, match="num_envz.*num_envs"):
+        read_our_changes("authors", ["num_envz=3"])
 
 
 def test_the_original_takes_our_names(on_path):
@@ -130,7 +123,7 @@ def test_brax_pays_no_compilation(on_path):
 def test_the_outermost_loop_of_a_function_is_found(on_path):
     import types
 
-    from agents import outer_loop
+    from peers import outer_loop
 
     module = types.ModuleType("module")
     module.jax = jax
