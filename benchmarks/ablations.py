@@ -38,7 +38,7 @@ FIGURE7 = {
 STUDY = Study(
     folder=RESULTS / "ablations",
     preset="cpu",
-    settings={"num_evals": 16, "num_eval_envs": 32},
+    settings={"num_evals": 16, "num_eval_envs": 16},
     variants={BASELINE: "", **CHOICES, **FIGURE7},
     tasks=("CartpoleBalance", "CartpoleSwingup"),
 )
@@ -59,7 +59,7 @@ def ablations() -> str:
     lines = [
         "# One change at a time",
         "",
-        "Preset `cpu`, 0.3 M steps, 32 evaluation episodes. Made from `ablations/learning_*.json`",
+        "Preset `cpu`, 0.3 M steps, 16 episodes per evaluation. Made from `ablations/learning_*.json`",
         "(`python benchmarks/ablations.py`).",
     ]
     for title, variants in (("The choices", CHOICES), ("The paper's Figure 7", FIGURE7)):
