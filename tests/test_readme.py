@@ -1,6 +1,8 @@
-"""The README's Python snippets run as they stand, on a probe instead of the simulator and in small sizes."""
+"""The README's Python snippets and the notebooks run as they stand, on a probe instead of the simulator and in
+small sizes."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import reppo_fx as rx
 from reppo_fx.envs import probes
 
 README = Path(__file__).parents[1] / "README.md"
+NOTEBOOKS = sorted(README.with_name("notebooks").glob("*.ipynb"))
 SNIPPETS = [
     code
     for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -71,6 +74,31 @@ def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
     assert scope["history"].parents.shape == (7, 16)
     assert scope["runs"].metrics.eval_return.shape == (4, 8, 7)
     assert int(scope["init"](scope["jax"].random.key(0), rx.Hyperparameters()).iteration) == 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_from_top_to_bottom(small, monkeypatch, path):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    import matplotlib.pyplot as plt
+
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    cells = json.loads(path.read_text())["cells"]
+    scope = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), scope)
+    plt.close("all")
+    pictures = [
+        out
+        for cell in cells
+        for out in cell.get("outputs", [])
+        if "image/png" in out.get("data", {})
+    ]
+    assert len(shown) == len(pictures) > 0
+    assert not any(
+        out["output_type"] == "error" for cell in cells for out in cell.get("outputs", [])
+    )
 
 
 def test_every_public_name_is_exported_and_documented():
