@@ -111,14 +111,14 @@ def by_task(curves: Curves, baseline: str) -> list[str]:
 
 
 def over_tasks(curves: Curves) -> list[str]:
-    """Rows of a table: every variant over all tasks, the baseline first."""
+    """Rows of a table: every variant that was run on all tasks, the baseline first."""
     lines = [
         "All tasks together, returns in the last quarter divided by 1000:",
         "",
         "| variant | tasks | IQM | mean | better |",
         "|---|---|---|---|---|",
     ]
-    for label, summary in summaries(curves).items():
+    for label, summary in summaries(on_every_task(curves)).items():
         better = "" if summary.improvement is None else summary.improvement.text(2)
         lines.append(
             f"| {label} | {len(summary.runs)} | {summary.iqm.text()} | {summary.mean.text()} | {better} |"
@@ -126,6 +126,16 @@ def over_tasks(curves: Curves) -> list[str]:
     return lines
 
 
+def on_every_task(curves: Curves) -> Curves:
+    """Variants on fewer tasks cannot be compared across tasks."""
+    everywhere = set.intersection(*(set(labels) for labels in curves.values()))
+    return {
+        task: {label: curve for label, curve in labels.items() if label in everywhere}
+        for task, labels in curves.items()
+    }
+
+
 def draw(path: Path, curves: Curves) -> None:
     """Scores with intervals, profiles and reliability of a study's variants."""
-    plot_comparison(path, curves, summaries(curves), THRESHOLD)
+    common = on_every_task(curves)
+    plot_comparison(path, common, summaries(common), THRESHOLD)
