@@ -6,11 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
 
+matplotlib.use("agg")
 README = Path(__file__).parents[1] / "README.md"
 NOTEBOOKS = sorted(README.with_name("notebooks").glob("*.ipynb"))
 SNIPPETS = [
@@ -78,27 +81,16 @@ def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_from_top_to_bottom(small, monkeypatch, path):
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    import matplotlib.pyplot as plt
-
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
-    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     scope = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), scope)
+    for cell in code:
+        exec("".join(cell["source"]), scope)
     plt.close("all")
-    pictures = [
-        out
-        for cell in cells
-        for out in cell.get("outputs", [])
-        if "image/png" in out.get("data", {})
-    ]
-    assert len(shown) == len(pictures) > 0
-    assert not any(
-        out["output_type"] == "error" for cell in cells for out in cell.get("outputs", [])
-    )
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert len(shown) == sum("image/png" in output.get("data", {}) for output in outputs) > 0
+    assert all(output["output_type"] != "error" for output in outputs)
 
 
 def test_every_public_name_is_exported_and_documented():
