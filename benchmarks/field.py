@@ -8,10 +8,10 @@ python benchmarks/field.py reacher --agent purejaxrl-ppo --purejaxrl PATH --step
 
 PATH is a copy of github.com/luchris429/purejaxrl; rejax (with gymnax<1) and Brax are from PyPI. Brax PPO learns
 from 983,040 steps at a time with Playground's settings; with their resets it could not be evaluated before ten
-times that. One run after the other, each alone on the machine, so that its seconds mean something; the file is
-written after each run. Seconds count training only, without compilation or evaluation. Everybody is evaluated
-alike (Brax by itself): whole episodes with the deterministic policy. `python benchmarks/table.py` makes the
-table from results/field.
+times that. One run after the other, so that its seconds mean something; the file is written after each run.
+Several agents at a time need cores of their own (`taskset -c 0 python ...`), as many for each. Seconds count
+training only, without compilation or evaluation. Everybody is evaluated alike (Brax by itself): whole episodes with
+the deterministic policy. `python benchmarks/table.py` makes the table from results/field.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -39,13 +40,15 @@ from reppo_fx.run.statistics import estimate, probability_of_improvement
 
 OURS = "reppo-cpu"
 FOLDER = record.RESULTS / "field"
-EPISODES = 128
+EPISODES = 32
 # Where tasks of a family customarily end; everything else after 1000 steps.
 EPISODE_LENGTHS = {"reacher": 50}
 PUBLISHED = {**SIZES["curves"], **rx.presets.CLEANER}
 AGENTS: dict[str, Callable[[rx.envs.Environment, argparse.Namespace], Agent]] = {
-    "reppo-cpu": lambda env, _: reppo(env, "cpu", {}),
-    "reppo-published": lambda env, _: reppo(env, "authors", PUBLISHED),
+    "reppo-cpu": lambda env, arguments: reppo(env, "cpu", {"total_steps": arguments.steps}),
+    "reppo-published": lambda env, arguments: reppo(
+        env, "authors", {**PUBLISHED, "total_steps": arguments.steps}
+    ),
     "rejax-ppo": lambda env, _: rejax(env, "ppo"),
     "rejax-sac": lambda env, _: rejax(env, "sac"),
     "purejaxrl-ppo": lambda env, arguments: purejaxrl(env, arguments.purejaxrl),
@@ -54,55 +57,80 @@ BRAX = {"brax-ppo": "ppo", "brax-sac": "sac"}
 
 
 def field() -> str:
-    """Ours beside the field, at the steps that all have done and in the seconds that ours needs for them."""
+    """Ours beside the field, at the steps that each agent has done and in the seconds that it took."""
     lines = [
         "# Beside the field",
         "",
-        "One run after the other, alone on two cores. Interquartile mean of the return [95 % bootstrap interval]",
-        "at the last evaluation within the steps that every agent of the task has done, and within the seconds",
-        f"that `{OURS}` needs for them; training alone counts, without compilation and evaluation. Every agent has",
-        "the settings that its own authors chose for the task (purejaxrl: for Brax hopper; `reppo-published`: the",
-        "published hyperparameters with 128 x 64 steps per iteration and width 64). Better: probability that a run",
-        f"of `{OURS}` ends above one of the agent, at equal steps. Made from `field/learning_*.json`",
-        "(`python benchmarks/field.py`).",
+        f"Interquartile mean of the return [95 % bootstrap interval] over seeds, {EPISODES} episodes each, after",
+        f"each agent's last step; beside it `{OURS}` at the last evaluation within as many steps, and at the last",
+        "within as many seconds. Seconds are medians, of training alone: without compilation and evaluation.",
+        f"Better: probability that a run of `{OURS}` ends above one of the agent at equal steps. Cores: how many a",
+        "run had to itself. Every agent has the settings that its own authors chose for the task (purejaxrl: for",
+        "Brax hopper; `reppo-published`: the published hyperparameters with 128 x 64 steps per iteration and width",
+        "64). Made from `field/learning_*.json` (`python benchmarks/field.py`).",
     ]
-    tasks: dict[str, list[dict[str, Any]]] = {}
+    tasks: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob("learning_*.json")):
         result = json.loads(path.read_text())
-        tasks.setdefault(result["task"], []).append(result)
+        tasks.setdefault(result["task"], {})[result["label"]] = result
     for task, results in sorted(tasks.items()):
-        results.sort(key=lambda result: (result["label"] != OURS, result["label"]))
-        lines += ["", f"## {task}", "", *_field_of(results)]
+        ours = results.pop(OURS, None)
+        if ours is None:
+            raise SystemExit(
+                f"{FOLDER} has no results of {OURS} on {task}, which all others are compared with."
+            )
+        lines += [
+            "",
+            f"## {task}",
+            "",
+            *HEAD,
+            _row(ours, []),
+            *(_row(r, _beside(r, ours)) for r in results.values()),
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _field_of(results: list[dict[str, Any]]) -> list[str]:
-    steps = min(result["evaluations"][-1]["env_steps"] for result in results)
-    within = lambda result, limit: [
-        row for row in result["evaluations"] if row["env_steps"] <= limit
+HEAD = (
+    "| agent | cores | seeds | steps | seconds | return | ours at equal steps | its seconds | better "
+    "| ours at equal seconds | its steps |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def _row(result: dict[str, Any], beside: list[str]) -> str:
+    last = result["evaluations"][-1]
+    cells = [
+        result["label"],
+        str(result["cores"]),
+        str(result["num_seeds"]),
+        f"{last['env_steps']:,}",
+        f"{_seconds(last):.0f}",
+        _score(last),
+        *(beside or [""] * 5),
     ]
-    median = lambda row: statistics.median(row["seconds"])
-    ours = within(results[0], steps)[-1]
-    limit = median(ours)
-    lines = [
-        f"| agent | seeds | return at {steps:,} steps | seconds | better | return in {limit:.0f} s |",
-        "|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        last = within(result, steps)[-1]
-        in_time = [row for row in result["evaluations"] if median(row) <= limit]
-        score = {"": np.array(last["eval_return"])}
-        better = ""
-        if last is not ours:
-            better = probability_of_improvement({"": np.array(ours["eval_return"])}, score).text(2)
-        quick = "none yet"
-        if in_time:
-            quick = estimate({"": np.array(in_time[-1]["eval_return"])}).text(1)
-        lines.append(
-            f"| {result['label']} | {result['num_seeds']} | {estimate(score).text(1)} | {median(last):.0f} "
-            f"| {better} | {quick} |"
-        )
-    return lines
+    return f"| {' | '.join(cells)} |"
+
+
+def _beside(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Ours at the steps and at the seconds of a result's last evaluation."""
+    theirs, rows = result["evaluations"][-1], ours["evaluations"]
+    at_steps = [row for row in rows if row["env_steps"] <= theirs["env_steps"]][-1]
+    in_time = [row for row in rows if _seconds(row) <= _seconds(theirs)]
+    better = probability_of_improvement(_returns(at_steps), _returns(theirs))
+    quick = [_score(in_time[-1]), f"{in_time[-1]['env_steps']:,}"] if in_time else ["none yet", ""]
+    return [_score(at_steps), f"{_seconds(at_steps):.0f}", better.text(2), *quick]
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    return statistics.median(row["seconds"])
+
+
+def _returns(row: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {"": np.array(row["eval_return"])}
+
+
+def _score(row: dict[str, Any]) -> str:
+    return estimate(_returns(row)).text(1)
 
 
 def make_runs(arguments: argparse.Namespace) -> tuple[Callable[[int], list[dict]], dict[str, Any]]:
@@ -229,6 +257,7 @@ def main() -> None:
             "task": arguments.task,
             "num_seeds": len(runs),
             "settings": settings,
+            "cores": len(os.sched_getaffinity(0)),
             **record.stamp(),
             "evaluations": together(runs),
         }
