@@ -1,4 +1,4 @@
-"""What each choice is worth: the preset `cpu` with one thing changed, and the paper's Figure 7.
+"""What each choice is worth: the preset `cpu` with the published bins and one thing changed; the paper's Figure 7.
 
 python benchmarks/ablations.py
 python benchmarks/ablations.py --tasks CartpoleBalance --variants no-norm score
@@ -17,7 +17,7 @@ import reppo_fx as rx
 from reppo_fx.presets import CLEANER
 from reppo_fx.run.report import Curves
 
-BASELINE = "cpu"
+BASELINE = "baseline"
 # The choices of the original code one by one where the preset makes cleaner ones, and those that are open.
 CHOICES = {
     **each_alone({name: getattr(rx.preset("authors")[0], name) for name in CLEANER}),
@@ -35,11 +35,17 @@ FIGURE7 = {
     "score": "policy_gradient=score",
     "score-gae": "policy_gradient=score_gae",
 }
+BINS = {f"{count}-bins": f"num_bins={count}" for count in (11, 21, 31, 51)}
+SECTIONS = {
+    "The choices": ("choices", CHOICES),
+    "The paper's Figure 7": ("figure7", FIGURE7),
+    "How many bins": ("bins", BINS),
+}
 STUDY = Study(
     folder=RESULTS / "ablations",
     preset="cpu",
-    settings={"num_evals": 16, "num_eval_envs": 16},
-    variants={BASELINE: "", **CHOICES, **FIGURE7},
+    settings={"num_evals": 16, "num_eval_envs": 16, "num_bins": 151},
+    variants={BASELINE: "", **CHOICES, **FIGURE7, **BINS},
     tasks=("CartpoleBalance", "CartpoleSwingup"),
 )
 # After 50 M steps at the published setting, from the result files that the authors publish.
@@ -59,14 +65,13 @@ def ablations() -> str:
     lines = [
         "# One change at a time",
         "",
-        "Preset `cpu`, 0.3 M steps, 16 episodes per evaluation. Made from `ablations/learning_*.json`",
-        "(`python benchmarks/ablations.py`).",
+        "Preset `cpu` with the published 151 bins, 0.3 M steps, 16 episodes per evaluation. Made from",
+        "`ablations/learning_*.json` (`python benchmarks/ablations.py`).",
     ]
-    for title, variants in (("The choices", CHOICES), ("The paper's Figure 7", FIGURE7)):
+    for title, (name, variants) in SECTIONS.items():
         part = only(curves, variants)
-        name = picture(variants)
         lines += ["", f"## {title}", "", *by_task(part, BASELINE), "", *over_tasks(part), ""]
-        lines.append(f"![summary]({name})")
+        lines.append(f"![summary]({picture(name)})")
     return "\n".join([*lines, "", *published()]) + "\n"
 
 
@@ -82,23 +87,24 @@ def published() -> list[str]:
 
 
 def only(curves: Curves, variants: dict[str, str]) -> Curves:
-    """The baseline and some variants, in this order."""
+    """The baseline and some variants, in this order, on tasks where any of them was run."""
     order = [BASELINE, *variants]
     return {
         task: {label: labels[label] for label in order if label in labels}
         for task, labels in curves.items()
+        if labels.keys() & variants.keys()
     }
 
 
-def picture(variants: dict[str, str]) -> str:
-    return "ablations_choices.png" if variants is CHOICES else "ablations_figure7.png"
+def picture(name: str) -> str:
+    return f"ablations_{name}.png"
 
 
 def draw_ablations() -> None:
     """The pictures of `ablations`."""
     curves = read_curves(STUDY.folder)
-    for variants in (CHOICES, FIGURE7) if curves else ():
-        draw(RESULTS / picture(variants), only(curves, variants))
+    for name, variants in SECTIONS.values() if curves else ():
+        draw(RESULTS / picture(name), only(curves, variants))
 
 
 def main() -> None:

@@ -46,8 +46,14 @@ class Study(NamedTuple):
 
 def train_variant(study: Study, task: str, label: str) -> None:
     """One variant on one task, unless its results are there."""
-    changes = [*write_changes(study.settings), *study.variants[label].split()]
+    changes = variant_changes(study, label)
     train_once(study.folder, task, label, ["--preset", study.preset, "--set", *changes])
+
+
+def variant_changes(study: Study, label: str) -> list[str]:
+    """All changes of the preset, as on a command line; a variant's own before those of every variant."""
+    own = dict(text.split("=", 1) for text in study.variants[label].split())
+    return write_changes({**study.settings, **own})
 
 
 def train_once(
@@ -111,14 +117,17 @@ def by_task(curves: Curves, baseline: str) -> list[str]:
 
 
 def over_tasks(curves: Curves) -> list[str]:
-    """Rows of a table: every variant that was run on all tasks, the baseline first."""
+    """Rows of a table: every variant that was run on all tasks, the baseline first; none for it alone."""
+    common = on_every_task(curves)
+    if all(len(labels) < 2 for labels in common.values()):
+        return []
     lines = [
         "All tasks together, returns in the last quarter divided by 1000:",
         "",
         "| variant | tasks | IQM | mean | better |",
         "|---|---|---|---|---|",
     ]
-    for label, summary in summaries(on_every_task(curves)).items():
+    for label, summary in summaries(common).items():
         better = "" if summary.improvement is None else summary.improvement.text(2)
         lines.append(
             f"| {label} | {len(summary.runs)} | {summary.iqm.text()} | {summary.mean.text()} | {better} |"

@@ -45,11 +45,12 @@ def test_operations_are_counted_through_loops(on_path):
 def test_every_variant_of_the_studies_is_a_setting(on_path):
     import ablations
     import compared
-    from settings import our_settings, read_our_changes, write_changes
+    from settings import our_settings, read_our_changes
+    from study import variant_changes
 
     for study in (compared.STUDY, ablations.STUDY):
-        for changes in study.variants.values():
-            texts = write_changes(study.settings) + changes.split()
+        for label in study.variants:
+            texts = variant_changes(study, label)
             config, hyperparameters = our_settings(
                 study.preset, read_our_changes(study.preset, texts)
             )
