@@ -97,21 +97,38 @@ def test_the_field_is_compared_at_equal_steps_and_at_equal_seconds(on_path, tmp_
     import record
 
     curves = {
-        "reppo-cpu": [(10, 1.0, 5.0), (20, 2.0, 9.0)],
-        "quick": [(10, 0.5, 3.0), (20, 1.0, 4.0), (40, 2.0, 8.0), (50, 2.5, 20.0)],
-        "slow": [(20, 30.0, 7.0)],
+        "reppo-cpu": [(10, 1.0, 5.0), (20, 2.0, 9.0), (30, 3.0, 10.0)],
+        "equal": [(10, 0.5, 3.0), (25, 1.5, 4.0)],
+        "instant": [(10, 0.1, 1.0)],
+        "longer": [(40, 30.0, 7.0)],
     }
     for label, rows in curves.items():
         evaluations = [
             {"env_steps": steps, "seconds": [seconds] * 2, "eval_return": [value] * 2}
             for steps, seconds, value in rows
         ]
-        result = {"task": "T", "label": label, "num_seeds": 2, "evaluations": evaluations}
+        result = {
+            "task": "T",
+            "label": label,
+            "num_seeds": 2,
+            "cores": 1,
+            "evaluations": evaluations,
+        }
         record.write(result, record.learning_file(tmp_path, label, "T"))
     monkeypatch.setattr(field, "FOLDER", tmp_path)
     rows = [line.split(" | ") for line in field.field().splitlines() if line.startswith("| ")]
-    cells = {row[0].strip("| "): (row[2].split()[0], row[5].split()[0]) for row in rows[1:]}
-    assert cells == {"reppo-cpu": ("9.0", "9.0"), "quick": ("4.0", "8.0"), "slow": ("7.0", "none")}
+    cells = {row[0].strip("| "): row[3:] for row in rows[1:]}
+    # Steps, seconds and return; ours at equal steps and its seconds; ours at equal seconds and its steps.
+    found = {
+        label: [cells[i].split()[0].strip("|") for i in (0, 1, 2, 3, 4, 6, 7)]
+        for label, cells in cells.items()
+        if label != "reppo-cpu"
+    }
+    assert found == {
+        "equal": ["25", "2", "4.0", "9.0", "2", "5.0", "10"],
+        "instant": ["10", "0", "1.0", "5.0", "1", "none", ""],
+        "longer": ["40", "30", "7.0", "10.0", "3", "10.0", "30"],
+    }
 
 
 def test_brax_pays_no_compilation(on_path):
