@@ -65,9 +65,13 @@ def field() -> str:
         f"each agent's last step; beside it `{OURS}` at the last evaluation within as many steps, and at the last",
         "within as many seconds. Seconds are medians, of training alone: without compilation and evaluation.",
         f"Better: probability that a run of `{OURS}` ends above one of the agent at equal steps. Cores: how many a",
-        "run had to itself. Every agent has the settings that its own authors chose for the task (purejaxrl: for",
-        "Brax hopper; `reppo-published`: the published hyperparameters with 128 x 64 steps per iteration and width",
-        "64). Made from `field/learning_*.json` (`python benchmarks/field.py`).",
+        "run had to itself. Made from `field/learning_*.json` (`python benchmarks/field.py`).",
+        "",
+        "Every agent has the settings that its own authors chose for the task, as they are (purejaxrl: for Brax",
+        "hopper; `reppo-published`: the published hyperparameters with 128 x 64 steps per iteration and width 64).",
+        "Playground's are for 5 to 60 M steps with up to thousands of instances on a GPU; the preset `cpu` was",
+        "chosen on the two Cartpole tasks at 0.3 M steps on two cores. So the tables say what one gets on such a",
+        "machine, not what each method could reach with settings made for it.",
     ]
     tasks: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob("learning_*.json")):
