@@ -8,6 +8,7 @@ widths and gradient steps; evaluation is left out. Sides take turns, each time i
 compiles with an empty cache and gives compile time, later ones reuse it. Ours runs twice: with every choice of the
 original ("authors"), and with this package's own ("cleaner": closed-form KL, statistics once per iteration, …).
 The floor is the update's matrix products alone, at the rate this machine multiplies matrices of that size.
+With --devices N, ours also runs with the host split into N devices: members laid over them, or one run spread.
 With --members, as many runs side by side in one program. One run of the original still has an axis of seeds, as
 in its own program; one run of ours has none, because it needs none (with --axis it gets one too).
 Writes results/speed_SIZE_TASK.json after every turn; `python benchmarks/table.py` makes the tables.
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 STARTED = time.perf_counter()
 
@@ -38,6 +39,7 @@ from settings import SIZES, our_settings
 
 import reppo_fx as rx
 from reppo_fx.iteration import batch_from_rollout, make_behavior
+from reppo_fx.members import lay_over, over_members
 from reppo_fx.rollout import rollout
 from reppo_fx.targets import flatten_batch
 from reppo_fx.update import update
@@ -82,6 +84,33 @@ def our_train(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any]:
     return rx.make_train(rx.envs.make(task), config), hp
 
 
+class Side(NamedTuple):
+    """What a turn measures: "original", or "ours: CHOICES", or "ours: CHOICES, N devices"."""
+
+    name: str
+
+    @property
+    def choices(self) -> str:
+        return self.name.removeprefix("ours: ").split(",")[0]
+
+    @property
+    def devices(self) -> int:
+        parts = self.name.split(", ")
+        return int(parts[1].split()[0]) if len(parts) > 1 else 1
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        return jax.make_mesh((self.devices,), ("devices",)) if self.devices > 1 else None
+
+
+def sides(arguments: argparse.Namespace) -> list[str]:
+    """Who takes turns."""
+    names = list(SIDES if arguments.authors else SIDES[1:])
+    if arguments.devices > 1:
+        names.append(f"{SIDES[-1]}, {arguments.devices} devices")
+    return names
+
+
 def ours(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any, Any]:
     """Our start, one iteration, and one environment step."""
     train, hp = our_train(task, size, choices)
@@ -100,21 +129,31 @@ def ours(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any, Any]:
 
 def work(arguments: argparse.Namespace) -> dict[str, Any]:
     """One side, in a process of its own."""
-    size, side = SIZES[arguments.size], arguments.side
-    if side == "original":
+    size, side = SIZES[arguments.size], Side(arguments.side)
+    jax.config.update("jax_num_cpu_devices", side.devices)
+    mesh = side.mesh
+    axis = side.name == "original" or arguments.members > 1 or arguments.axis
+    if side.name == "original":
         start, iteration, (env_state_of, env_step) = original(
             arguments.authors, arguments.task, size
         )
     else:
-        start, iteration, (env_state_of, env_step) = ours(arguments.task, size, side.split()[-1])
-    axis = side == "original" or arguments.members > 1 or arguments.axis
-    over = jax.vmap if axis else lambda function: function
+        start, iteration, (env_state_of, env_step) = ours(arguments.task, size, side.choices)
     shape = (arguments.members,) if axis else ()
     members = jax.random.split(jax.random.PRNGKey(0), shape)
-    seconds_init, state = timed(lambda: jax.jit(over(start))(members))
-    step = jax.jit(over(iteration), donate_argnums=0)
-    seconds_compile, program = timed(lambda: step.lower(state, members).compile())
     keys = jax.random.split(jax.random.PRNGKey(1), (arguments.iterations + 1, *shape))
+    if mesh is not None and not axis:
+        train, hp = our_train(arguments.task, size, side.choices)
+        run = rx.spread_environments(train, mesh)
+        begin = lambda key: run.init(jax.random.wrap_key_data(key), hp)
+        step = jax.jit(lambda state, key: run.iteration(state)[0], donate_argnums=0)
+    else:
+        over = (lambda function: over_members(function, mesh)) if axis else (lambda f: f)
+        members = lay_over(members, mesh)
+        keys = [lay_over(key, mesh) for key in keys]
+        begin, step = jax.jit(over(start)), jax.jit(over(iteration), donate_argnums=0)
+    seconds_init, state = timed(begin, members)
+    seconds_compile, program = timed(lambda: step.lower(state, members).compile())
     first, state = timed(program, state, keys[0])
     to_first = time.perf_counter() - STARTED
     laps = []
@@ -123,7 +162,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         laps.append(seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
-        "side": side,
+        "side": side.name,
         "seconds_per_iteration": statistics.median(laps),
         "laps": laps,
         "first_iteration": first,
@@ -135,7 +174,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         "environment_seconds": environment_seconds(
             env_state_of(state), env_step, size, arguments.task, axis
         ),
-        **({} if side == "original" else {"floor": floor(size, side.split()[-1], arguments.task)}),
+        **({} if side.name == "original" else {"floor": floor(size, side.choices, arguments.task)}),
         "machine": record.stamp(),
     }
 
@@ -254,13 +293,13 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
     result["turns"] = turns = []
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(arguments.repeats):
-            for side in SIDES if arguments.authors else SIDES[1:]:
+            for side in sides(arguments):
                 row = turn(arguments, side, f"{folder}/{side}")
                 result.update(row.pop("machine"))
                 turns.append({"repeat": repeat, **row})
                 record.write(result, path)
                 print(
-                    f"{repeat} {side:<14} {row['seconds_per_iteration']:7.2f} s per iteration, of which the "
+                    f"{repeat} {side:<24} {row['seconds_per_iteration']:7.2f} s per iteration, of which the "
                     f"environment {row['environment_seconds']:.2f}; compiled in "
                     f"{row['compile_seconds']:.0f} s; peak {row['peak_bytes'] / 2**30:.2f} GiB",
                     flush=True,
@@ -279,7 +318,8 @@ def main() -> None:
     parser.add_argument("--axis", action="store_true", help="an axis of members for one run, too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
-    parser.add_argument("--side", choices=SIDES, help="only this one, as JSON")
+    parser.add_argument("--devices", type=int, default=1, help="of the host, for ours once more")
+    parser.add_argument("--side", help="only this one, as JSON")
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(work(arguments)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from .iteration import TrainState
+from .iteration import TrainingMetrics, TrainState
 from .members import compiler_mesh
 from .settings import Hyperparameters
 from .train import Metrics, Train
@@ -21,10 +22,12 @@ class Spread(NamedTuple):
 
     Attributes:
         init: `(key, hyperparameters) -> state`.
-        round: `state -> (state, metrics)`, as `Train.round`; the given state's memory is reused.
+        iteration: `state -> (state, metrics)`, as `Train.iteration`; the given state's memory is reused.
+        round: `state -> (state, metrics)`, as `Train.round`; likewise.
     """
 
     init: Callable[[Array, Hyperparameters], TrainState]
+    iteration: Callable[[TrainState], tuple[TrainState, TrainingMetrics]]
     round: Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
@@ -41,7 +44,7 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
         mesh: devices to use, across all of its axes.
 
     Returns:
-        `init` and `round`, jitted.
+        `init`, `iteration` and `round`, jitted.
 
     Raises:
         ValueError: if the devices do not divide the environments and the minibatch evenly.
@@ -51,8 +54,8 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     >>> config = Config(total_steps=64, num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2,
     ...                 num_evals=2, num_eval_envs=2, episode_length=8, actor_width=8, critic_width=8)
     >>> mesh = jax.make_mesh((1,), ("devices",))
-    >>> init, round = spread_environments(make_train(probes.constant_reward(), config), mesh)
-    >>> state, metrics = round(init(jax.random.key(0), Hyperparameters()))
+    >>> run = spread_environments(make_train(probes.constant_reward(), config), mesh)
+    >>> state, metrics = run.round(run.init(jax.random.key(0), Hyperparameters()))
     >>> print(metrics.env_steps)
     32
     """
@@ -77,12 +80,14 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
         observation=jax.tree.map(lambda _: split, shape.rollout.observation),
     )
     shardings = shardings._replace(rollout=rollout)
+    step = functools.partial(
+        jax.jit,
+        in_shardings=(shardings,),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
     return Spread(
         init=jax.jit(train.init, out_shardings=shardings),
-        round=jax.jit(
-            train.round,
-            in_shardings=(shardings,),
-            out_shardings=(shardings, whole),
-            donate_argnums=0,
-        ),
+        iteration=step(train.iteration),
+        round=step(train.round),
     )

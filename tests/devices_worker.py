@@ -40,12 +40,12 @@ def work(mesh):
     population = rx.make_population(train, space, num_members=8, base=HP, mesh=mesh)
     _, history = jax.jit(population)(key)
     one = jax.make_mesh((1,), ("devices",), devices=jax.local_devices()[:1])
-    init, round_ = rx.spread_environments(train, mesh or one)
-    state = init(key, HP)
+    run = rx.spread_environments(train, mesh or one)
+    state = run.init(key, HP)
     if mesh is not None:
         for leaf in jax.tree.leaves((state.rollout.observation, state.rollout.env_state)):
             assert leaf.addressable_shards[0].data.shape[0] == CONFIG.num_envs // mesh.size
-    state, metrics = round_(state)
+    state, metrics = run.round(state)
     everywhere = jax.sharding.NamedSharding(mesh or one, jax.sharding.PartitionSpec())
     copy = jax.jit(lambda tree: tree, out_shardings=everywhere)
     shared = lambda tree: jax.tree.map(lambda x: copy(x).addressable_data(0), tree)

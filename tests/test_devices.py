@@ -77,8 +77,12 @@ def test_devices_that_do_not_divide_are_named(unchecked_annotations):
 
 def test_a_spread_run_on_one_device_is_the_run():
     train = rx.make_train(probes.match_observation(), TINY)
-    init, round_ = rx.spread_environments(train, jax.make_mesh((1,), ("devices",)))
+    run = rx.spread_environments(train, jax.make_mesh((1,), ("devices",)))
     key, settings = jax.random.key(0), rx.Hyperparameters(discount=0.9)
-    _, spread = round_(init(key, settings))
-    _, alone = jax.jit(train.round)(jax.jit(train.init)(key, settings))
+    _, spread = run.round(run.init(key, settings))
+    state = jax.jit(train.init)(key, settings)
+    _, alone = jax.jit(train.round)(state)
     np.testing.assert_allclose(spread.eval_return, alone.eval_return, rtol=1e-4)
+    _, once = run.iteration(run.init(key, settings))
+    _, alone_once = jax.jit(train.iteration)(state)
+    np.testing.assert_allclose(once.learner.q_value, alone_once.learner.q_value, rtol=1e-4)
