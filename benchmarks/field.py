@@ -118,11 +118,16 @@ def _row(result: dict[str, Any], beside: list[str]) -> str:
 def _beside(result: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     """Ours at the steps and at the seconds of a result's last evaluation."""
     theirs, rows = result["evaluations"][-1], ours["evaluations"]
-    at_steps = [row for row in rows if row["env_steps"] <= theirs["env_steps"]][-1]
+    at_steps = [row for row in rows if row["env_steps"] <= theirs["env_steps"]]
     in_time = [row for row in rows if _seconds(row) <= _seconds(theirs)]
-    better = probability_of_improvement(_returns(at_steps), _returns(theirs))
-    quick = [_score(in_time[-1]), f"{in_time[-1]['env_steps']:,}"] if in_time else ["none yet", ""]
-    return [_score(at_steps), f"{_seconds(at_steps):.0f}", better.text(2), *quick]
+    equal, quick = ["none yet", "", ""], ["none yet", ""]
+    if at_steps:
+        row = at_steps[-1]
+        better = probability_of_improvement(_returns(row), _returns(theirs))
+        equal = [_score(row), f"{_seconds(row):.0f}", better.text(2)]
+    if in_time:
+        quick = [_score(in_time[-1]), f"{in_time[-1]['env_steps']:,}"]
+    return equal + quick
 
 
 def _seconds(row: dict[str, Any]) -> float:

@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 STARTED = time.perf_counter()
 
@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import record
+from jax.sharding import Mesh
 from peers import authors_config, authors_environment, closure, load_authors
 from settings import SIZES, our_settings
 
@@ -45,6 +46,10 @@ from reppo_fx.targets import flatten_batch
 from reppo_fx.update import update
 
 SIDES = ("original", "ours: authors", "ours: cleaner")
+
+
+def choices_of(side: str) -> str:
+    return side.removeprefix("ours: ")
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
@@ -84,42 +89,18 @@ def our_train(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any]:
     return rx.make_train(rx.envs.make(task), config), hp
 
 
-class Side(NamedTuple):
-    """What a turn measures: "original", or "ours: CHOICES", or "ours: CHOICES, N devices"."""
-
-    name: str
-
-    @property
-    def choices(self) -> str:
-        return self.name.removeprefix("ours: ").split(",")[0]
-
-    @property
-    def devices(self) -> int:
-        parts = self.name.split(", ")
-        return int(parts[1].split()[0]) if len(parts) > 1 else 1
-
-    @property
-    def mesh(self) -> jax.sharding.Mesh | None:
-        return jax.make_mesh((self.devices,), ("devices",)) if self.devices > 1 else None
-
-
-def sides(arguments: argparse.Namespace) -> list[str]:
-    """Who takes turns."""
-    names = list(SIDES if arguments.authors else SIDES[1:])
-    if arguments.devices > 1:
-        names.append(f"{SIDES[-1]}, {arguments.devices} devices")
-    return names
-
-
-def ours(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any, Any]:
-    """Our start, one iteration, and one environment step."""
+def ours(
+    task: str, size: dict[str, int], choices: str, mesh: Mesh | None = None
+) -> tuple[Any, Any, Any]:
+    """Our start, one iteration, and one environment step; a run that is spread over a mesh, if one is given."""
     train, hp = our_train(task, size, choices)
+    run = train if mesh is None else rx.spread_environments(train, mesh)
 
     def start(key: Any) -> Any:
-        return train.init(jax.random.wrap_key_data(key), hp)
+        return run.init(jax.random.wrap_key_data(key), hp)
 
     def iteration(state: Any, key: Any) -> Any:
-        return train.iteration(state)[0]
+        return run.iteration(state)[0]
 
     def env_step(env_state: Any, action: Any) -> Any:
         return train.training_env.step(env_state, action)[0]
@@ -129,29 +110,25 @@ def ours(task: str, size: dict[str, int], choices: str) -> tuple[Any, Any, Any]:
 
 def work(arguments: argparse.Namespace) -> dict[str, Any]:
     """One side, in a process of its own."""
-    size, side = SIZES[arguments.size], Side(arguments.side)
-    jax.config.update("jax_num_cpu_devices", side.devices)
-    mesh = side.mesh
-    axis = side.name == "original" or arguments.members > 1 or arguments.axis
-    if side.name == "original":
+    size, side = SIZES[arguments.size], arguments.side
+    jax.config.update("jax_num_cpu_devices", arguments.devices)
+    mesh = jax.make_mesh((arguments.devices,), ("devices",)) if arguments.devices > 1 else None
+    axis = side == "original" or arguments.members > 1 or arguments.axis
+    if side == "original":
         start, iteration, (env_state_of, env_step) = original(
             arguments.authors, arguments.task, size
         )
     else:
-        start, iteration, (env_state_of, env_step) = ours(arguments.task, size, side.choices)
+        start, iteration, (env_state_of, env_step) = ours(
+            arguments.task, size, choices_of(side), None if axis else mesh
+        )
+    over = (lambda function: over_members(function, mesh)) if axis else (lambda function: function)
+    lay = (lambda keys: lay_over(keys, mesh)) if axis else (lambda keys: keys)
     shape = (arguments.members,) if axis else ()
-    members = jax.random.split(jax.random.PRNGKey(0), shape)
+    members = lay(jax.random.split(jax.random.PRNGKey(0), shape))
     keys = jax.random.split(jax.random.PRNGKey(1), (arguments.iterations + 1, *shape))
-    if mesh is not None and not axis:
-        train, hp = our_train(arguments.task, size, side.choices)
-        run = rx.spread_environments(train, mesh)
-        begin = lambda key: run.init(jax.random.wrap_key_data(key), hp)
-        step = jax.jit(lambda state, key: run.iteration(state)[0], donate_argnums=0)
-    else:
-        over = (lambda function: over_members(function, mesh)) if axis else (lambda f: f)
-        members = lay_over(members, mesh)
-        keys = [lay_over(key, mesh) for key in keys]
-        begin, step = jax.jit(over(start)), jax.jit(over(iteration), donate_argnums=0)
+    keys = [lay(key) for key in keys]
+    begin, step = jax.jit(over(start)), jax.jit(over(iteration), donate_argnums=0)
     seconds_init, state = timed(begin, members)
     seconds_compile, program = timed(lambda: step.lower(state, members).compile())
     first, state = timed(program, state, keys[0])
@@ -162,7 +139,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         laps.append(seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
-        "side": side.name,
+        "side": side if mesh is None else f"{side}, {arguments.devices} devices",
         "seconds_per_iteration": statistics.median(laps),
         "laps": laps,
         "first_iteration": first,
@@ -174,7 +151,7 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         "environment_seconds": environment_seconds(
             env_state_of(state), env_step, size, arguments.task, axis
         ),
-        **({} if side.name == "original" else {"floor": floor(size, side.choices, arguments.task)}),
+        **({} if side == "original" else {"floor": floor(size, choices_of(side), arguments.task)}),
         "machine": record.stamp(),
     }
 
@@ -268,14 +245,15 @@ def matrix_rate(rows: int, width: int) -> float:
     return 50 * 2.0 * rows * width * width / seconds
 
 
-def turn(arguments: argparse.Namespace, side: str, cache: str) -> dict[str, Any]:
+def turn(arguments: argparse.Namespace, side: str, devices: int, cache: str) -> dict[str, Any]:
     environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=cache)
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, __file__, arguments.task]
     if arguments.authors:
         command += ["--authors", str(arguments.authors)]
     command += ["--size", arguments.size, "--iterations", str(arguments.iterations), "--side", side]
-    command += ["--members", str(arguments.members)] + ["--axis"] * arguments.axis
+    command += ["--members", str(arguments.members), "--devices", str(devices)]
+    command += ["--axis"] * arguments.axis
     process = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env=environment, check=True
     )
@@ -291,15 +269,18 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
         **SIZES[arguments.size],
     }
     result["turns"] = turns = []
+    sides = [(side, 1) for side in (SIDES if arguments.authors else SIDES[1:])]
+    if arguments.devices > 1:
+        sides.append((SIDES[-1], arguments.devices))
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(arguments.repeats):
-            for side in sides(arguments):
-                row = turn(arguments, side, f"{folder}/{side}")
+            for side, devices in sides:
+                row = turn(arguments, side, devices, f"{folder}/{side} {devices}")
                 result.update(row.pop("machine"))
                 turns.append({"repeat": repeat, **row})
                 record.write(result, path)
                 print(
-                    f"{repeat} {side:<24} {row['seconds_per_iteration']:7.2f} s per iteration, of which the "
+                    f"{repeat} {row['side']:<24} {row['seconds_per_iteration']:7.2f} s per iteration, of which the "
                     f"environment {row['environment_seconds']:.2f}; compiled in "
                     f"{row['compile_seconds']:.0f} s; peak {row['peak_bytes'] / 2**30:.2f} GiB",
                     flush=True,
@@ -319,12 +300,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--devices", type=int, default=1, help="of the host, for ours once more")
-    parser.add_argument("--side", help="only this one, as JSON")
+    parser.add_argument("--side", choices=SIDES, help="only this one, as JSON")
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(work(arguments)))
         return
     many = f"_{arguments.members}" if arguments.members > 1 else "_axis" if arguments.axis else ""
+    many += f"_{arguments.devices}-devices" if arguments.devices > 1 else ""
     measure(arguments, arguments.out / f"speed_{arguments.size}_{arguments.task}{many}.json")
 
 

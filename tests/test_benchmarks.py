@@ -98,6 +98,7 @@ def test_the_field_is_compared_at_equal_steps_and_at_equal_seconds(on_path, tmp_
 
     curves = {
         "reppo-cpu": [(10, 1.0, 5.0), (20, 2.0, 9.0), (30, 3.0, 10.0)],
+        "early": [(5, 2.0, 2.0)],
         "equal": [(10, 0.5, 3.0), (25, 1.5, 4.0)],
         "instant": [(10, 0.1, 1.0)],
         "longer": [(40, 30.0, 7.0)],
@@ -116,17 +117,15 @@ def test_the_field_is_compared_at_equal_steps_and_at_equal_seconds(on_path, tmp_
         }
         record.write(result, record.learning_file(tmp_path, label, "T"))
     monkeypatch.setattr(field, "FOLDER", tmp_path)
-    rows = [line.split(" | ") for line in field.field().splitlines() if line.startswith("| ")]
-    cells = {row[0].strip("| "): row[3:] for row in rows[1:]}
+    lines = [line for line in field.field().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     # Steps, seconds and return; ours at equal steps and its seconds; ours at equal seconds and its steps.
-    found = {
-        label: [cells[i].split()[0].strip("|") for i in (0, 1, 2, 3, 4, 6, 7)]
-        for label, cells in cells.items()
-        if label != "reppo-cpu"
-    }
+    columns = (3, 4, 5, 6, 7, 9, 10)
+    found = {row[0]: [row[i].split(" [")[0] for i in columns] for row in rows[2:]}
     assert found == {
+        "early": ["5", "2", "2.0", "none yet", "", "9.0", "20"],
         "equal": ["25", "2", "4.0", "9.0", "2", "5.0", "10"],
-        "instant": ["10", "0", "1.0", "5.0", "1", "none", ""],
+        "instant": ["10", "0", "1.0", "5.0", "1", "none yet", ""],
         "longer": ["40", "30", "7.0", "10.0", "3", "10.0", "30"],
     }
 
