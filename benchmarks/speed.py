@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -26,14 +27,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 STARTED = time.perf_counter()
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import record
+from jax.extend.core import Var
 from jax.sharding import Mesh
 from peers import authors_config, authors_environment, closure, load_authors
 from settings import SIZES, our_settings
@@ -108,36 +109,58 @@ def ours(
     return start, iteration, (lambda state: state.rollout.env_state, env_step)
 
 
-def work(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One side, in a process of its own."""
+class Arranged(NamedTuple):
+    """One side's programs and what they are given; `env_state_of` finds the environment's part of a state."""
+
+    begin: Any
+    step: Any
+    members: Any
+    keys: list[Any]
+    env_state_of: Any
+    env_step: Any
+    axis: bool
+
+
+def arrange(arguments: argparse.Namespace, mesh: Mesh | None) -> Arranged:
+    """Members on an axis of the programs; one run of ours has none, unless it is asked for."""
     size, side = SIZES[arguments.size], arguments.side
-    jax.config.update("jax_num_cpu_devices", arguments.devices)
-    mesh = jax.make_mesh((arguments.devices,), ("devices",)) if arguments.devices > 1 else None
     axis = side == "original" or arguments.members > 1 or arguments.axis
     if side == "original":
-        start, iteration, (env_state_of, env_step) = original(
-            arguments.authors, arguments.task, size
-        )
+        found = original(arguments.authors, arguments.task, size)
     else:
-        start, iteration, (env_state_of, env_step) = ours(
-            arguments.task, size, choices_of(side), None if axis else mesh
-        )
+        found = ours(arguments.task, size, choices_of(side), None if axis else mesh)
+    start, iteration, (env_state_of, env_step) = found
     over = (lambda function: over_members(function, mesh)) if axis else (lambda function: function)
     lay = (lambda keys: lay_over(keys, mesh)) if axis else (lambda keys: keys)
     shape = (arguments.members,) if axis else ()
-    members = lay(jax.random.split(jax.random.PRNGKey(0), shape))
     keys = jax.random.split(jax.random.PRNGKey(1), (arguments.iterations + 1, *shape))
-    keys = [lay(key) for key in keys]
-    begin, step = jax.jit(over(start)), jax.jit(over(iteration), donate_argnums=0)
-    seconds_init, state = timed(begin, members)
-    seconds_compile, program = timed(lambda: step.lower(state, members).compile())
-    first, state = timed(program, state, keys[0])
+    return Arranged(
+        begin=jax.jit(over(start)),
+        step=jax.jit(over(iteration), donate_argnums=0),
+        members=lay(jax.random.split(jax.random.PRNGKey(0), shape)),
+        keys=[lay(key) for key in keys],
+        env_state_of=env_state_of,
+        env_step=env_step,
+        axis=axis,
+    )
+
+
+def work(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One side, in a process of its own."""
+    size, side, task = SIZES[arguments.size], arguments.side, arguments.task
+    jax.config.update("jax_num_cpu_devices", arguments.devices)
+    mesh = jax.make_mesh((arguments.devices,), ("devices",)) if arguments.devices > 1 else None
+    run = arrange(arguments, mesh)
+    seconds_init, state = timed(run.begin, run.members)
+    seconds_compile, program = timed(lambda: run.step.lower(state, run.members).compile())
+    first, state = timed(program, state, run.keys[0])
     to_first = time.perf_counter() - STARTED
     laps = []
-    for key in keys[1:]:
+    for key in run.keys[1:]:
         seconds, state = timed(program, state, key)
         laps.append(seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    env_state = run.env_state_of(state)
     return {
         "side": side if mesh is None else f"{side}, {arguments.devices} devices",
         "seconds_per_iteration": statistics.median(laps),
@@ -147,13 +170,19 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
         "init_seconds": seconds_init,
         "compile_seconds": seconds_compile,
         "peak_bytes": peak,
+        "program_bytes": program_bytes(program),
         "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
-        "environment_seconds": environment_seconds(
-            env_state_of(state), env_step, size, arguments.task, axis
-        ),
-        **({} if side == "original" else {"floor": floor(size, choices_of(side), arguments.task)}),
+        "environment_seconds": environment_seconds(env_state, run.env_step, size, task, run.axis),
+        **({} if side == "original" else {"floor": floor(size, choices_of(side), task)}),
         "machine": record.stamp(),
     }
+
+
+def program_bytes(program: Any) -> int:
+    """What an iteration holds at once, from XLA's own assignment of buffers; the state counts once."""
+    sizes = program.memory_analysis()
+    state = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return sizes.temp_size_in_bytes + state
 
 
 def environment_seconds(
@@ -212,23 +241,34 @@ def floor(size: dict[str, int], choices: str, task: str) -> dict[str, float]:
 
 
 def matrix_flops(jaxpr: Any) -> float:
-    """Floating-point operations of all matrix products in a program; loops count as often as they run."""
+    """Floating-point operations of the matrix products that a program needs; loops count as often as they run."""
     total = 0.0
-    for equation in jaxpr.eqns:
-        name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            ((contract, _), (batch, _)) = params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            out = equation.outvars[0].aval.shape
-            total += 2.0 * float(np.prod(out)) * float(np.prod([left[i] for i in contract]))
-            del batch
-        times = params.get("length", 1) if name == "scan" else 1
-        for value in params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    total += times * matrix_flops(inner)
+    needed = {variable for variable in jaxpr.outvars if isinstance(variable, Var)}
+    for equation in reversed(jaxpr.eqns):
+        # The compiler drops what nobody reads: self-prediction where only the value is asked for.
+        if needed.isdisjoint(equation.outvars):
+            continue
+        needed.update(variable for variable in equation.invars if isinstance(variable, Var))
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += product_flops(equation) + times * sum(map(matrix_flops, inner_programs(equation)))
     return total
+
+
+def product_flops(equation: Any) -> float:
+    """Two operations for every entry of the result and every entry that is summed over."""
+    if equation.primitive.name != "dot_general":
+        return 0.0
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    return 2.0 * math.prod(out) * math.prod(left[i] for i in contracted)
+
+
+def inner_programs(equation: Any) -> list[Any]:
+    """Bodies of loops and of called functions."""
+    inner = [
+        getattr(value, "jaxpr", value) for value in jax.tree.leaves(tuple(equation.params.values()))
+    ]
+    return [value for value in inner if hasattr(value, "eqns")]
 
 
 def matrix_rate(rows: int, width: int) -> float:

@@ -66,8 +66,9 @@ def speed() -> str:
         "",
         "Medians over alternating turns in fresh processes [lowest, highest]; evaluation left out. Compile time",
         "and time until the first iteration is done are of the first turn, with an empty cache. The ratio is that",
-        "of the speeds, against the original code, turn by turn. Made from `speed_*.json`",
-        "(`python benchmarks/speed.py`).",
+        "of the speeds, against the original code, turn by turn. Program: what one iteration holds at once, from",
+        "XLA's assignment of buffers, so without compiler and libraries, which the process's peak counts too. Made",
+        "from `speed_*.json` (`python benchmarks/speed.py`).",
         "",
     ]
     for path in sorted(RESULTS.glob("*speed_*.json")):
@@ -83,8 +84,9 @@ def _speed_of(result: dict[str, Any]) -> list[str]:
         "",
         f"{result['num_epochs']} epochs x {result['num_minibatches']} minibatches; {_machine(result)}",
         "",
-        "| | steps/s | ratio | environment's share | compile s | first iteration s | peak GiB |",
-        "|---|---|---|---|---|---|---|",
+        "| | steps/s | ratio | environment's share | compile s | first iteration s | program MiB "
+        "| peak GiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     sides: dict[str, list[dict[str, Any]]] = {}
     for turn in result["turns"]:
@@ -99,24 +101,36 @@ def _speed_of(result: dict[str, Any]) -> list[str]:
         ratios = [
             theirs.get(row["repeat"], math.nan) / row["seconds_per_iteration"] for row in rows
         ]
+        program = f"{rows[0]['program_bytes'] / 2**20:,.0f}" if "program_bytes" in rows[0] else ""
         lines.append(
             f"| {side} | {statistics.median(speeds):,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}] "
             f"| {statistics.median(ratios):.2f} | {share:.0%} | {rows[0]['compile_seconds']:.0f} "
-            f"| {rows[0]['to_first_iteration_done']:.0f} | {middle(rows, 'peak_bytes') / 2**30:.2f} |"
+            f"| {rows[0]['to_first_iteration_done']:.0f} | {program} "
+            f"| {middle(rows, 'peak_bytes') / 2**30:.2f} |"
         )
     lines.append("")
     for side, rows in sides.items():
-        floors = [row["floor"] for row in rows if "floor" in row]
-        if floors:
-            flops, rate = middle(floors, "update_flops"), middle(floors, "matrix_flops_per_second")
-            least, taken = middle(floors, "floor_seconds"), middle(floors, "update_seconds")
-            lines += [
-                f"{side}: the update's matrix products are {flops / 1e9:.1f} GFLOP; at the measured "
-                f"{rate / 1e9:.0f} GFLOP/s they take {least:.2f} s. The update takes {taken:.2f} s, "
-                f"{taken / least:.1f} times that.",
-                "",
-            ]
+        if "floor" in rows[0]:
+            lines += [f"{side}: {_floor_of(rows, theirs, result['members'])}", ""]
     return lines
+
+
+def _floor_of(rows: list[dict[str, Any]], theirs: dict[int, float], members: int) -> str:
+    """How far an iteration is from its update's matrix products, and the ratio that there is to win."""
+    middle = lambda name: statistics.median(row["floor"][name] for row in rows)
+    seconds = statistics.median(row["seconds_per_iteration"] for row in rows)
+    least, taken = members * middle("floor_seconds"), middle("update_seconds")
+    text = (
+        f"the update's matrix products are {members * middle('update_flops') / 1e9:.1f} GFLOP; at the measured "
+        f"{middle('matrix_flops_per_second') / 1e9:.0f} GFLOP/s they take {least:.2f} s, an iteration "
+        f"{seconds / least:.1f} times that."
+    )
+    if members == 1:
+        text += f" The update takes {taken:.2f} s."
+        if theirs:
+            most = statistics.median(theirs.values()) / (seconds - taken + least)
+            text += f" Nothing but these products in it would make the ratio {most:.1f}."
+    return text
 
 
 def sweep() -> str:
