@@ -32,7 +32,7 @@ def test_tables_are_those_of_the_results(on_path):
 
 
 def test_needed_products_are_counted_through_loops(on_path):
-    from speed import matrix_flops
+    from floor import matrix_flops
 
     def program(x):
         once = jax.jit(lambda y: y @ y)(x)
