@@ -21,7 +21,7 @@ UNUSED = ("hydra", "optuna", "plotly", "plotly.graph_objs", "wandb")
 def load_authors(path: Path) -> Any:
     """The JAX training module of github.com/cvoelcker/reppo, from a copy of it.
 
-    Needs flax, distrax, gymnax, brax and playground beside this package. Two things are arranged, and nothing
+    Needs flax, distrax, gymnax, brax, omegaconf and playground here. Two things are arranged, and nothing
     else: packages that it does not need are stood in for where missing, and current flax is told to take plain
     lists as attributes of modules.
 
