@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ def stamp() -> dict[str, Any]:
         "commit": _commit(),
         **describe_machine(),
         "cpu_count": os.cpu_count(),
+        "processor": _processor(),
     }
 
 
@@ -52,6 +55,18 @@ def read_curves(folder: Path) -> Curves:
         returns = np.array([row["eval_return"] for row in record["evaluations"]])
         add_curve(curves, record["task"], record["label"], Curve(steps, returns), path)
     return dict(sorted(curves.items()))
+
+
+def _processor() -> str:
+    """Name, family and model: under the one name AMD EPYC speeds differ threefold."""
+    known = Path("/proc/cpuinfo")
+    if not known.exists():
+        return platform.processor()
+    of = dict(
+        re.findall(r"^(model name|cpu family|model)\s*: (.*)$", known.read_text(), re.MULTILINE)
+    )
+    model = [f"{field.split()[-1]} {of[field]}" for field in ("cpu family", "model") if field in of]
+    return ", ".join([of.get("model name", platform.machine()), *model])
 
 
 def _commit() -> str:

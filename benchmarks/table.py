@@ -230,8 +230,9 @@ def equivalence() -> str:
 
 def _machine(result: dict[str, Any]) -> str:
     device, versions = result["device"]["kind"], result["versions"]
+    processor = f" ({result['processor']})" if "processor" in result else ""
     return (
-        f"{device}, {result['cpu_count']} cores, jax {versions['jax']}, Python {versions['python']}, "
+        f"{device}, {result['cpu_count']} cores{processor}, jax {versions['jax']}, Python {versions['python']}, "
         f"commit {result['commit']}, {result['date']}"
     )
 
