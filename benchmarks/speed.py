@@ -227,6 +227,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--devices", type=int, default=1, help="of the host, for ours once more")
+    parser.add_argument(
+        "--label", help="keep another machine's figures beside these, as LABEL_speed_*"
+    )
     parser.add_argument("--side", choices=SIDES, help="only this one, as JSON")
     arguments = parser.parse_args()
     if arguments.side:
@@ -234,7 +237,9 @@ def main() -> None:
         return
     many = f"_{arguments.members}" if arguments.members > 1 else "_axis" if arguments.axis else ""
     many += f"_{arguments.devices}-devices" if arguments.devices > 1 else ""
-    measure(arguments, arguments.out / f"speed_{arguments.size}_{arguments.task}{many}.json")
+    label = f"{arguments.label}_" if arguments.label else ""
+    name = f"{label}speed_{arguments.size}_{arguments.task}{many}.json"
+    measure(arguments, arguments.out / name)
 
 
 if __name__ == "__main__":

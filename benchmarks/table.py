@@ -68,18 +68,20 @@ def speed() -> str:
         "and time until the first iteration is done are of the first turn, with an empty cache. The ratio is that",
         "of the speeds, against the original code, turn by turn. Program: what one iteration holds at once, from",
         "XLA's assignment of buffers, so without compiler and libraries, which the process's peak counts too. Made",
-        "from `speed_*.json` (`python benchmarks/speed.py`).",
+        "from `speed_*.json` (`python benchmarks/speed.py`); those of other machines carry a label.",
         "",
     ]
-    for path in sorted(RESULTS.glob("*speed_*.json")):
-        lines += _speed_of(json.loads(path.read_text()))
+    paths = RESULTS.glob("*speed_*.json")
+    for label, path in sorted((path.name.partition("speed_")[0], path) for path in paths):
+        lines += _speed_of(json.loads(path.read_text()), label.strip("_"))
     return "\n".join(lines)
 
 
-def _speed_of(result: dict[str, Any]) -> list[str]:
+def _speed_of(result: dict[str, Any], label: str) -> list[str]:
     steps = result["num_envs"] * result["num_steps"] * result["members"]
+    heading = f"{label}: " if label else ""
     lines = [
-        f"## {result['task']}, {result['num_envs']} x {result['num_steps']}, width {result['width']}, "
+        f"## {heading}{result['task']}, {result['num_envs']} x {result['num_steps']}, width {result['width']}, "
         f"{result['members']} member(s){', on an axis' if result.get('axis') else ''}",
         "",
         f"{result['num_epochs']} epochs x {result['num_minibatches']} minibatches; {_machine(result)}",
@@ -103,9 +105,8 @@ def _speed_of(result: dict[str, Any]) -> list[str]:
         ]
         program = f"{rows[0]['program_bytes'] / 2**20:,.0f}" if "program_bytes" in rows[0] else ""
         lines.append(
-            f"| {side} | {statistics.median(speeds):,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}] "
-            f"| {statistics.median(ratios):.2f} | {share:.0%} | {rows[0]['compile_seconds']:.0f} "
-            f"| {rows[0]['to_first_iteration_done']:.0f} | {program} "
+            f"| {side} | {_spread(speeds, ',.0f')} | {_spread(ratios, '.2f')} | {share:.0%} "
+            f"| {rows[0]['compile_seconds']:.0f} | {rows[0]['to_first_iteration_done']:.0f} | {program} "
             f"| {middle(rows, 'peak_bytes') / 2**30:.2f} |"
         )
     lines.append("")
@@ -113,6 +114,12 @@ def _speed_of(result: dict[str, Any]) -> list[str]:
         if "floor" in rows[0]:
             lines += [f"{side}: {_floor_of(rows, theirs, result['members'])}", ""]
     return lines
+
+
+def _spread(values: list[float], digits: str) -> str:
+    """The median with the lowest and the highest."""
+    middle = statistics.median(values)
+    return f"{middle:{digits}} [{min(values):{digits}}, {max(values):{digits}}]"
 
 
 def _floor_of(rows: list[dict[str, Any]], theirs: dict[int, float], members: int) -> str:
