@@ -18,7 +18,8 @@ from .ops import (
 )
 from .rollout import Transition
 
-STATES_AT_ONCE = 8192
+# Layers of width 512 stay in a processor's cache; twice as many take half as long again on two cores.
+STATES_AT_ONCE = 4096
 
 
 class Batch(NamedTuple):
