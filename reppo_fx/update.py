@@ -186,12 +186,13 @@ def update(
         # In the original code's order: benchmarks/equivalence.py gives both the same keys.
         noise_key, shuffle_key = jax.random.split(key)
         order = jax.random.permutation(shuffle_key, rows).reshape(config.num_minibatches, -1)
-        keys = jax.random.split(noise_key, config.num_minibatches)
-        if config.noise == "reused":
-            keys = jnp.broadcast_to(noise_key, keys.shape)
+        reused = config.noise == "reused"
+        keys = None if reused else jax.random.split(noise_key, config.num_minibatches)
 
-        def step(state: LearnerState, xs: tuple[Array, Array]) -> Any:
+        def step(state: LearnerState, xs: tuple[Array | None, Array]) -> Any:
             key, indices = xs
+            if key is None:  # the same for all steps, so that the compiler draws its noise once
+                key = noise_key
             # Indices are in bounds; the default mode would pay for masking those that are not.
             rows_of = lambda x: jnp.take(x, indices, axis=0, mode="clip")
             minibatch = learner.place(jax.tree.map(rows_of, batch))

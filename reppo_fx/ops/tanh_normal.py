@@ -26,11 +26,11 @@ class TanhNormalSample(NamedTuple):
     log_prob: Float[Array, "*batch"]
 
 
-def _log_prob_of_pre_tanh(u: Array, mean: Array, std: Array) -> Array:
+def _log_prob_of_pre_tanh(u: Array, mean: Array, std: Array, axis: int = -1) -> Array:
     normal = -0.5 * jnp.square((u - mean) / std) - jnp.log(std) - _LOG_SQRT_2PI
     # log(1 − tanh²u) without cancellation for large |u|.
     log_slope = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
-    return jnp.sum(normal - log_slope, axis=-1)
+    return jnp.sum(normal - log_slope, axis=axis)
 
 
 def _clipped_arctanh(action: Array, clip: ScalarLike) -> Array:
@@ -187,13 +187,15 @@ def tanh_normal_kl_sampled(
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; at least 1 is needed.")
     noise = jax.random.normal(key, (num_samples, *mean_old.shape), mean_old.dtype)
-    u = mean_old + std_old * noise
-    old = _log_prob_of_pre_tanh(u, mean_old, std_old)
-    if clip is None:
-        new = _log_prob_of_pre_tanh(u, mean_new, std_new)
-    else:
-        new = _log_prob_of_pre_tanh(_clipped_arctanh(jnp.tanh(u), clip), mean_new, std_new)
-    return jnp.mean(old - new, axis=0)
+    # An action's few entries come first: processors work along the last axis, and want a long one.
+    first = lambda x: jnp.moveaxis(x, -1, 0)
+    old = first(mean_old)[:, None], first(std_old)[:, None]
+    new = first(mean_new)[:, None], first(std_new)[:, None]
+    u = old[0] + old[1] * first(noise)
+    old_log_prob = _log_prob_of_pre_tanh(u, *old, axis=0)
+    limited = u if clip is None else _clipped_arctanh(jnp.tanh(u), clip)
+    new_log_prob = _log_prob_of_pre_tanh(limited, *new, axis=0)
+    return jnp.mean(old_log_prob - new_log_prob, axis=0)
 
 
 def tanh_normal_entropy(
