@@ -33,6 +33,7 @@ STUDY = Study(
         "cleaner": " ".join(write_changes(CLEANER)),
         **each_alone(CLEANER),
         "51-bins": "num_bins=51",
+        "cleaner-51-bins": " ".join(write_changes({**CLEANER, "num_bins": 51})),
     },
     # Not PendulumSwingup: in 0.4 M steps at this size the original code reaches 1 of 1000.
     tasks=("CartpoleSwingup", "CartpoleBalance", "ReacherHard", "ReacherEasy", "PointMass"),
@@ -48,7 +49,8 @@ def compared() -> str:
         "Same tasks, environment steps, data per update (128 x 64), widths (64), 8 epochs of 16 minibatches,",
         "hyperparameters of the published setting; 64 to 128 episodes per evaluation. `authors`: this package",
         "with the original's choices; `cleaner`: with its own (`presets.CLEANER`); others make one of these alone;",
-        "`51-bins`: `authors` with 51 bins in place of the published 151, `original-51-bins` the original so.",
+        "`51-bins`: `authors` with 51 bins in place of the published 151; `cleaner-51-bins` and `original-51-bins`",
+        "the other two so.",
         "Made from `compared/learning_*.json` (`python benchmarks/compared.py`).",
         "",
         *by_task(curves, "original"),
