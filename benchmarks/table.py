@@ -68,7 +68,7 @@ def speed() -> str:
         "and time until the first iteration is done are of the first turn, with an empty cache. The ratio is that",
         "of the speeds, against the original code, turn by turn. Program: what one iteration holds at once, from",
         "XLA's assignment of buffers, so without compiler and libraries, which the process's peak counts too. Made",
-        "from `speed_*.json` (`python benchmarks/speed.py`); those of other machines carry a label.",
+        "from `speed_*.json` (`python benchmarks/speed.py`); those of another machine carry a label.",
         "",
     ]
     paths = RESULTS.glob("*speed_*.json")
