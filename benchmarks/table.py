@@ -64,11 +64,12 @@ def speed() -> str:
     lines = [
         "# Speed, compile time, memory",
         "",
-        "Medians over alternating turns in fresh processes [lowest, highest]; evaluation left out. Compile time",
-        "and time until the first iteration is done are of the first turn, with an empty cache. The ratio is that",
-        "of the speeds, against the original code, turn by turn. Program: what one iteration holds at once, from",
-        "XLA's assignment of buffers, so without compiler and libraries, which the process's peak counts too. Made",
-        "from `speed_*.json` (`python benchmarks/speed.py`); those of another machine carry a label.",
+        "Medians over alternating turns in fresh processes [lowest, highest]; evaluation left out. The ratio",
+        "is that of the speeds, turn by turn; in parentheses, everything else over the original's. Compile",
+        "time and time until the first iteration is done are of the first turn, with an empty cache. Program:",
+        "what one iteration holds at once, from XLA's assignment of buffers, so without compiler and",
+        "libraries, which the process's peak counts too. Made from `speed_*.json` (`python",
+        "benchmarks/speed.py`); those of another machine carry a label.",
         "",
     ]
     paths = RESULTS.glob("*speed_*.json")
@@ -94,7 +95,9 @@ def _speed_of(result: dict[str, Any], label: str) -> list[str]:
     for turn in result["turns"]:
         sides.setdefault(turn["side"], []).append(turn)
     middle = lambda rows, name: statistics.median(row[name] for row in rows)
-    theirs = {turn["repeat"]: turn["seconds_per_iteration"] for turn in sides.get("original", [])}
+    originals = sides.get("original", [])
+    theirs = {turn["repeat"]: turn["seconds_per_iteration"] for turn in originals}
+    costs = _costs(originals) if originals else (math.nan,) * 4
     for side, rows in sides.items():
         speeds = [steps / row["seconds_per_iteration"] for row in rows]
         seconds = middle(rows, "seconds_per_iteration")
@@ -103,17 +106,24 @@ def _speed_of(result: dict[str, Any], label: str) -> list[str]:
         ratios = [
             theirs.get(row["repeat"], math.nan) / row["seconds_per_iteration"] for row in rows
         ]
-        program = f"{rows[0]['program_bytes'] / 2**20:,.0f}" if "program_bytes" in rows[0] else ""
-        lines.append(
-            f"| {side} | {_spread(speeds, ',.0f')} | {_spread(ratios, '.2f')} | {share:.0%} "
-            f"| {rows[0]['compile_seconds']:.0f} | {rows[0]['to_first_iteration_done']:.0f} | {program} "
-            f"| {middle(rows, 'peak_bytes') / 2**30:.2f} |"
-        )
+        cells = [side, _spread(speeds, ",.0f"), _spread(ratios, ".2f"), f"{share:.0%}"]
+        for own, base, digits in zip(
+            _costs(rows), costs, (".0f", ".0f", ".0f", ".2f"), strict=True
+        ):
+            cells.append(f"{own:{digits}} ({own / base:.2f})")
+        lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     for side, rows in sides.items():
         if "floor" in rows[0]:
             lines += [f"{side}: {_floor_of(rows, theirs, result['members'])}", ""]
     return lines
+
+
+def _costs(rows: list[dict[str, Any]]) -> tuple[float, float, float, float]:
+    """Seconds to compile and until the first iteration is done, the program's MiB, the process's GiB."""
+    first, peak = rows[0], statistics.median(row["peak_bytes"] for row in rows)
+    seconds = (first["compile_seconds"], first["to_first_iteration_done"])
+    return *seconds, first["program_bytes"] / 2**20, peak / 2**30
 
 
 def _spread(values: list[float], digits: str) -> str:

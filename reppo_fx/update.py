@@ -190,9 +190,9 @@ def update(
         keys = None if reused else jax.random.split(noise_key, config.num_minibatches)
 
         def step(state: LearnerState, xs: tuple[Array | None, Array]) -> Any:
-            key, indices = xs
-            if key is None:  # the same for all steps, so that the compiler draws its noise once
-                key = noise_key
+            own_key, indices = xs
+            # A key that all steps share stays out of the loop, and so does drawing its noise.
+            key = noise_key if own_key is None else own_key
             # Indices are in bounds; the default mode would pay for masking those that are not.
             rows_of = lambda x: jnp.take(x, indices, axis=0, mode="clip")
             minibatch = learner.place(jax.tree.map(rows_of, batch))
