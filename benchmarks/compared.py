@@ -15,7 +15,17 @@ from pathlib import Path
 
 from record import RESULTS, read_curves
 from settings import SIZES, write_changes
-from study import Study, by_task, draw, each_alone, over_tasks, parser, train_once, train_variant
+from study import (
+    Study,
+    by_task,
+    draw,
+    each_alone,
+    on_every_task,
+    over_tasks,
+    parser,
+    train_once,
+    train_variant,
+)
 
 from reppo_fx.presets import CLEANER
 from reppo_fx.run.plots import plot_curves
@@ -68,7 +78,7 @@ def draw_compared() -> None:
     curves = read_curves(STUDY.folder)
     if not curves:
         return
-    plot_curves(RESULTS / "compared_curves.png", curves)
+    plot_curves(RESULTS / "compared_curves.png", on_every_task(curves))
     draw(RESULTS / "compared_summary.png", curves)
 
 
