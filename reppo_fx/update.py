@@ -186,8 +186,9 @@ def update(
         # In the original code's order: benchmarks/equivalence.py gives both the same keys.
         noise_key, shuffle_key = jax.random.split(key)
         order = jax.random.permutation(shuffle_key, rows).reshape(config.num_minibatches, -1)
-        reused = config.noise == "reused"
-        keys = None if reused else jax.random.split(noise_key, config.num_minibatches)
+        keys = None
+        if config.noise == "independent":
+            keys = jax.random.split(noise_key, config.num_minibatches)
 
         def step(state: LearnerState, xs: tuple[Array | None, Array]) -> Any:
             own_key, indices = xs
