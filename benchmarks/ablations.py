@@ -14,8 +14,8 @@ from record import RESULTS, read_curves
 from study import Study, by_task, draw, each_alone, over_tasks, parser, train_variant
 
 import reppo_fx as rx
-from reppo_fx.presets import CLEANER
 from reppo_fx.run.report import Curves
+from reppo_fx.training.presets import CLEANER
 
 BASELINE = "baseline"
 # The choices of the original code one by one where the preset makes cleaner ones, and those that are open.

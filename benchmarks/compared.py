@@ -27,8 +27,8 @@ from study import (
     train_variant,
 )
 
-from reppo_fx.presets import CLEANER
-from reppo_fx.run.plots import plot_curves
+from reppo_fx.run.pictures import plot_curves
+from reppo_fx.training.presets import CLEANER
 
 EQUAL = {**SIZES["curves"], "total_steps": 1_048_576, "num_evals": 16}
 # The second is not as published: fewer bins paid in the ablations, and help whoever has them.

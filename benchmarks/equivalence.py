@@ -38,7 +38,8 @@ from translate import (
     our_train,
 )
 
-from reppo_fx.iteration import batch_from_rollout, make_behavior
+from reppo_fx.learner.targets import flatten_batch
+from reppo_fx.learner.update import learner_init, update
 from reppo_fx.ops import (
     hl_gauss_support,
     hl_gauss_targets,
@@ -46,9 +47,8 @@ from reppo_fx.ops import (
     tanh_normal_kl_sampled,
     tanh_normal_sample,
 )
-from reppo_fx.rollout import rollout
-from reppo_fx.targets import flatten_batch
-from reppo_fx.update import learner_init, update
+from reppo_fx.training.collect import rollout
+from reppo_fx.training.iteration import batch_from_rollout, make_behavior
 
 # Rounding of one evaluation; and where rounding is amplified: in a small difference of large numbers, and in Adam
 # steps, whose sign follows it where a gradient is near zero.

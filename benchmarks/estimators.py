@@ -20,7 +20,7 @@ import optax
 import record
 
 import reppo_fx as rx
-from reppo_fx.networks import MLP
+from reppo_fx.learner.networks import MLP
 
 MINIMA = jnp.array([[0.0898, -0.7126], [-0.0898, 0.7126]])
 DOMAIN = jnp.array([2.0, 1.0])

@@ -35,15 +35,15 @@ from agents import Agent, brax_settings, brax_training, purejaxrl, rejax, reppo
 from settings import SIZES, read_changes
 
 import reppo_fx as rx
-from reppo_fx.evaluate import evaluate_policy
-from reppo_fx.run.statistics import estimate, probability_of_improvement
+from reppo_fx.run.scores import estimate, probability_of_improvement
+from reppo_fx.training.evaluate import evaluate_policy
 
 OURS = "reppo-cpu"
 FOLDER = record.RESULTS / "field"
 EPISODES = 32
 # Where tasks of a family customarily end; everything else after 1000 steps.
 EPISODE_LENGTHS = {"reacher": 50}
-PUBLISHED = {**SIZES["curves"], **rx.presets.CLEANER}
+PUBLISHED = {**SIZES["curves"], **CLEANER}
 AGENTS: dict[str, Callable[[rx.envs.Environment, argparse.Namespace], Agent]] = {
     "reppo-cpu": lambda env, arguments: reppo(env, "cpu", {"total_steps": arguments.steps}),
     "reppo-published": lambda env, arguments: reppo(

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
-from reppo_fx.iteration import batch_from_rollout, make_behavior
-from reppo_fx.rollout import rollout
-from reppo_fx.targets import flatten_batch
-from reppo_fx.update import update
+from reppo_fx.learner.targets import flatten_batch
+from reppo_fx.learner.update import update
+from reppo_fx.training.collect import rollout
+from reppo_fx.training.iteration import batch_from_rollout, make_behavior
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:

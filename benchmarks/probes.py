@@ -11,9 +11,9 @@ import numpy as np
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.iteration import network_inputs
-from reppo_fx.presets import CLEANER
-from reppo_fx.targets import evaluate_states
+from reppo_fx.learner.targets import evaluate_states
+from reppo_fx.training.iteration import network_inputs
+from reppo_fx.training.presets import CLEANER
 
 GAMMA, SEEDS, LENGTH = 0.9, 4, 5
 CONFIG = rx.Config(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import reppo_fx as rx
-from reppo_fx.envs import unknown_name
+from reppo_fx._errors import unknown_name
 
 KEYS = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "width")
 SIZES = {

@@ -39,7 +39,8 @@ from peers import authors_config, authors_environment, closure, load_authors
 from settings import SIZES, our_settings
 
 import reppo_fx as rx
-from reppo_fx.members import lay_over, measure_memory, over_members
+from reppo_fx.sweeps.members import lay_over, measure_memory, over_members
+from reppo_fx.training.presets import CLEANER
 
 SIDES = ("original", "ours: authors", "ours: cleaner")
 
@@ -81,7 +82,7 @@ def original(path: Path, task: str, size: dict[str, int]) -> Side:
 
 def our_train(task: str, size: dict[str, int], side: str) -> tuple[Any, Any]:
     """The same setting here, with the original's choices or the cleaner ones."""
-    changes = {**size, **(rx.presets.CLEANER if side == "ours: cleaner" else {})}
+    changes = {**size, **(CLEANER if side == "ours: cleaner" else {})}
     config, hp = our_settings("authors", changes)
     return rx.make_train(rx.envs.make(task), config), hp
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from record import learning_file
 from settings import write_changes
 
-from reppo_fx.run.plots import plot_comparison
+from reppo_fx.run.pictures import plot_comparison
 from reppo_fx.run.report import Curves, Summary, summarize
 
 SEEDS = 8

@@ -133,8 +133,8 @@ def collecting_seconds(train: Any, state: Any) -> float:
     """Of one iteration's rollouts of all members, in a program of their own; the median of five."""
     import jax
 
-    from reppo_fx.iteration import make_behavior
-    from reppo_fx.rollout import rollout
+    from reppo_fx.training.collect import rollout
+    from reppo_fx.training.iteration import make_behavior
 
     config = train.config
 

@@ -16,7 +16,7 @@ from compared import compared, draw_compared
 from field import field
 from record import RESULTS, read_curves
 
-from reppo_fx.run.statistics import estimate
+from reppo_fx.run.scores import estimate
 
 # Mean return after 50 M steps with 128 x 1024 batches, from the result files the REPPO authors publish.
 PUBLISHED = {

@@ -17,8 +17,8 @@ import optax
 from peers import authors_config, closure
 
 import reppo_fx as rx
+from reppo_fx.learner.update import learner_init
 from reppo_fx.ops import DualParams, statistics_init, statistics_update
-from reppo_fx.update import learner_init
 
 # So small that a few gradient steps bring states to either side of it.
 KL_BOUND = 1e-4

@@ -1,9 +1,7 @@
 """REPPO in JAX: every equation a function, every hyperparameter traced, a whole sweep one program."""
 
 from . import envs
-from .evaluate import Episodes, evaluate_policy
-from .iteration import TrainState, make_policy
-from .networks import (
+from .learner.networks import (
     Actor,
     Critic,
     Networks,
@@ -44,8 +42,8 @@ from .ops import (
     tanh_normal_mode,
     tanh_normal_sample,
 )
-from .policy import Policy
-from .population import (
+from .settings import Config, Hyperparameters
+from .sweeps.population import (
     Halving,
     Population,
     PopulationMetrics,
@@ -54,12 +52,14 @@ from .population import (
     make_population,
     successive_halving,
 )
-from .presets import PRESETS, preset
-from .settings import Config, Hyperparameters
-from .space import choice, grid, log_uniform, sample, uniform
-from .spread import Spread, spread_environments
-from .sweep import Best, Runs, sweep
-from .train import Metrics, Train, make_train
+from .sweeps.space import choice, grid, log_uniform, sample, uniform
+from .sweeps.spread import Spread, spread_environments
+from .sweeps.sweep import Best, Runs, sweep
+from .training.evaluate import Episodes, evaluate_policy
+from .training.iteration import TrainState, make_policy
+from .training.policy import Policy
+from .training.presets import PRESETS, preset
+from .training.train import Metrics, Train, make_train
 
 __version__ = "0.1.0"
 

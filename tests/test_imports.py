@@ -10,28 +10,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "reppo_fx"
 
-PIECES = {"ops", "networks", "envs", "settings", "optimizers"}
-MIDDLE = {"rollout", "targets", "objectives", "update", "evaluate", "policy"}
-MEMBERS = {"space", "members", "sweep", "population", "spread"}
-BELOW_RUN = PIECES | MIDDLE | MEMBERS | {"iteration", "train", "presets"}
+GROUND = {"ops", "settings", "_errors"}
+BELOW_RUN = GROUND | {"envs", "learner", "training", "sweeps"}
 
-# For each part (a module or folder of reppo_fx), the parts that it may import. Another part must be
-# placed here before it passes.
+# For each room (a folder of reppo_fx, or a module on the ground floor), the rooms that it may import. Another
+# room must be placed here before it passes.
 MAY_IMPORT = {
     "ops": {"ops"},
-    "envs": {"ops", "envs"},
-    "networks": {"ops"},
-    "settings": {"ops"},
-    "optimizers": set(),
-    "presets": {"settings", "envs"},
-    **dict.fromkeys(MIDDLE, PIECES | MIDDLE),
-    "iteration": PIECES | MIDDLE,
-    "train": PIECES | MIDDLE | {"iteration"},
-    "space": {"settings", "envs"},
-    "members": {"settings"},
-    "sweep": PIECES | MIDDLE | {"iteration", "train", "members"},
-    "spread": {"settings", "iteration", "train", "members"},
-    "population": PIECES | MIDDLE | {"iteration", "train", "members", "space", "sweep"},
+    "_errors": {"ops"},
+    "settings": GROUND,
+    "envs": GROUND | {"envs"},
+    "learner": GROUND | {"learner"},
+    "training": GROUND | {"envs", "learner", "training"},
+    "sweeps": GROUND | {"envs", "learner", "training", "sweeps"},
     "__init__": BELOW_RUN,
     "run": BELOW_RUN | {"run", "__init__"},
     "__main__": {"run"},
@@ -47,7 +38,7 @@ SOURCES = {path.relative_to(ROOT): path.read_text() for path in sorted(ROOT.rglo
 
 
 def part_of(path):
-    """`envs/base.py` -> `envs`, `train.py` -> `train`."""
+    """`envs/base.py` -> `envs`, `settings.py` -> `settings`."""
     return path.parts[0].removesuffix(".py")
 
 
@@ -130,10 +121,10 @@ def test_no_host_effect_below_run(path):
 @pytest.mark.parametrize(
     ("source", "part"),
     [
-        ("from ..train import make_train", "train"),
-        ("from .. import train", "train"),
+        ("from ..training.train import make_train", "training"),
+        ("from .. import training", "training"),
         ("from reppo_fx.run import loop", "run"),
-        ("import reppo_fx.sweep", "sweep"),
+        ("import reppo_fx.sweeps", "sweeps"),
         ("def f():\n    from ..run.loop import go", "run"),
         ("import reppo_fx as rx", "__init__"),
         ("from .. import make_train", "__init__"),

@@ -1,6 +1,6 @@
 """Environments: the contract, its transforms, probes with known values, and adapters (imported when called)."""
 
-from ._names import unknown_name
+from .._errors import unknown_name
 from .base import Environment, TimeStep, select_part
 from .brax import brax, brax_names
 from .playground import playground, playground_names

@@ -39,7 +39,7 @@ class Environment(NamedTuple):
     Attributes:
         name: what people call it.
         reset: `key -> (state, observation)`.
-        step: `(state, action) -> (state, TimeStep)`, action in `[-1, 1]^action_size`.
+        step: `(state, action) -> (state, TimeStep)`, actions `[action_size]`, see `action_scale`.
         observation: shape and dtype of every leaf of an observation (`jax.ShapeDtypeStruct`).
         action_size: dimension `d` of the action.
         episode_length: steps until the time limit; none if the task has none.
@@ -48,6 +48,7 @@ class Environment(NamedTuple):
         refresh: `state -> state`, called once before every rollout: the place for work that transforms need
             now and then but that is too dear for every step (fresh reset states).
         cheap_reset: a reset costs no more than a step, so that `auto_reset` may draw one in every step.
+        action_scale: `c`, of the whole action or of each entry; actions are in `[-c, c]`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Environment(NamedTuple):
     critic_part: str = "state"
     refresh: Callable[[Any], Any] = _keep
     cheap_reset: bool = False
+    action_scale: float | tuple[float, ...] = 1.0
 
 
 def select_part(observation: Any, part: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._names import require_extra, unknown_name
+from .._errors import require_extra, unknown_name
 from ._simulator import pure_functions
 from .base import Environment
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..members import is_key
+from ..sweeps.members import is_key
 
 VERSION = 1
 T = TypeVar("T")

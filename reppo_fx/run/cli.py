@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from ..envs import make
-from ..evaluate import evaluate_policy
-from ..presets import PRESETS, preset
 from ..settings import CHOICES, Config, Hyperparameters
+from ..training.evaluate import evaluate_policy
+from ..training.presets import PRESETS, preset
 from .display import count
 from .plan import Plan, label_text
 from .records import load_policies, read_config

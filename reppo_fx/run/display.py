@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ..members import lowest_unless_finite
+from ..sweeps.members import lowest_unless_finite
 
 ROWS_SHOWN = 20
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..iteration import TrainState
 from ..settings import Hyperparameters
-from ..train import Metrics, Train
+from ..training.iteration import TrainState
+from ..training.train import Metrics, Train
 
 SECONDS_PER_CALL = 0.5
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from ..members import flatten_members, label_settings
 from ..settings import Config, Hyperparameters, check_hyperparameters
-from ..space import grid
+from ..sweeps.members import flatten_members, label_settings
+from ..sweeps.space import grid
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..iteration import TrainingMetrics, TrainState, make_policy
-from ..networks import Actor
+from ..learner.networks import Actor
+from ..learner.update import LearnerMetrics
 from ..ops import statistics_init
-from ..policy import Policy
 from ..settings import Config
-from ..sweep import flatten_metrics
-from ..train import Metrics, Train
-from ..update import LearnerMetrics
+from ..sweeps.sweep import flatten_metrics
+from ..training.iteration import TrainingMetrics, TrainState, make_policy
+from ..training.policy import Policy
+from ..training.train import Metrics, Train
 from .plan import Plan
 
 VERSION = 2

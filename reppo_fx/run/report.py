@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .pictures import plot_comparison, plot_curves
 from .plan import Plan, label_text
-from .plots import plot_comparison, plot_curves
 from .records import read_config, read_returns
-from .statistics import (
+from .scores import (
     Estimate,
     estimate,
     mean_score,

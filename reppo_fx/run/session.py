@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 
 from ..envs import make
-from ..iteration import TrainState
-from ..train import Train, make_train
+from ..training.iteration import TrainState
+from ..training.train import Train, make_train
 from .checkpoints import Checkpoints
 from .display import Display, best_first, count
 from .loop import Progress, compile_programs, run_loop
+from .pictures import plot_learning_curve, plot_sweep
 from .plan import Plan, differences, label_text
-from .plots import plot_learning_curve, plot_sweep
 from .records import (
     MetricsFile,
     describe_run,

@@ -1,0 +1,1 @@
+"""What learns from a batch: networks, distributions, values, objectives, targets, the update."""

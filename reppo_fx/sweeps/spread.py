@@ -1,0 +1,93 @@
+"""One big run over several devices: environments and minibatches are laid over them, parameters are everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from ..settings import Hyperparameters
+from ..training.iteration import TrainingMetrics, TrainState
+from ..training.train import Metrics, Train
+from .members import compiler_mesh
+
+
+class Spread(NamedTuple):
+    """Jitted steps of a run that lives on a mesh.
+
+    Attributes:
+        init: `(key, hyperparameters) -> state`.
+        iteration: `state -> (state, metrics)`, as `Train.iteration`; the given state's memory is reused.
+        round: `state -> (state, metrics)`, as `Train.round`; likewise.
+    """
+
+    init: Callable[[Array, Hyperparameters], TrainState]
+    iteration: Callable[[TrainState], tuple[TrainState, TrainingMetrics]]
+    round: Callable[[TrainState], tuple[TrainState, Metrics]]
+
+
+def spread_environments(train: Train, mesh: Mesh) -> Spread:
+    """Lay one run over a mesh: each device steps its share of the environments and of every minibatch.
+
+    Gradients are summed across devices by the compiler; shuffling exchanges rows, as one batch on one device
+    would. Results are those of one device up to the order of sums. The mesh may span processes, which must all
+    make the same calls. For many runs, lay members over devices instead (`sweep(..., mesh=mesh)`): they need no
+    exchange.
+
+    Args:
+        train: from `make_train`.
+        mesh: devices to use, across all of its axes.
+
+    Returns:
+        `init`, `iteration` and `round`, jitted.
+
+    Raises:
+        ValueError: if the devices do not divide the environments and the minibatch evenly.
+
+    >>> from reppo_fx import Config, Hyperparameters, make_train
+    >>> from reppo_fx.envs import probes
+    >>> config = Config(total_steps=64, num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2,
+    ...                 num_evals=2, num_eval_envs=2, episode_length=8, actor_width=8, critic_width=8)
+    >>> mesh = jax.make_mesh((1,), ("devices",))
+    >>> run = spread_environments(make_train(probes.constant_reward(), config), mesh)
+    >>> state, metrics = run.round(run.init(jax.random.key(0), Hyperparameters()))
+    >>> print(metrics.env_steps)
+    32
+    """
+    config = train.config
+    minibatch = config.steps_per_iteration // config.num_minibatches
+    for name, size in (("num_envs", config.num_envs), ("the minibatch", minibatch)):
+        if size % mesh.size:
+            raise ValueError(f"{name} is {size}; the {mesh.size} devices must divide it evenly.")
+    mesh = compiler_mesh(mesh)
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def place(rows: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(rows, split)
+
+    learner = train.learner._replace(place=lambda batch: jax.tree.map(place, batch))
+    train = dataclasses.replace(train, learner=learner)
+    shape = jax.eval_shape(train.init, jax.random.key(0), Hyperparameters())
+    shardings = jax.tree.map(lambda _: whole, shape)
+    rollout = shardings.rollout._replace(
+        env_state=jax.tree.map(lambda _: split, shape.rollout.env_state),
+        observation=jax.tree.map(lambda _: split, shape.rollout.observation),
+    )
+    shardings = shardings._replace(rollout=rollout)
+    step = functools.partial(
+        jax.jit,
+        in_shardings=(shardings,),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
+    return Spread(
+        init=jax.jit(train.init, out_shardings=shardings),
+        iteration=step(train.iteration),
+        round=step(train.round),
+    )

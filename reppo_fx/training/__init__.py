@@ -1,0 +1,1 @@
+"""One run: collecting, the iteration, evaluation, assembly, presets."""

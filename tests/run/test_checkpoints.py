@@ -1,0 +1,249 @@
+"""Checkpoints on disk: whole, exact, the last and the best; and what is refused."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reppo_fx as rx
+from reppo_fx.envs import probes
+from reppo_fx.run import CheckpointError, Checkpoints
+from reppo_fx.run.checkpoints import _file_digests
+
+from ..sizes import HP, TINY, tiny
+
+KEY = jax.random.key(0)
+
+
+class State(NamedTuple):
+    """Everything that a state may hold."""
+
+    weights: jax.Array
+    nested: dict
+    key: jax.Array
+
+
+def make_state(seed=0):
+    key = jax.random.key(seed)
+    nested = {
+        "count": jnp.asarray(seed, jnp.int32),
+        "flags": jnp.array([True, False]),
+        "nothing": jnp.zeros((3, 0)),
+        "keys": jax.random.split(key, 2),
+        "odd": jnp.array([jnp.nan, -0.0, jnp.inf]),
+    }
+    return State(jax.random.normal(key, (40, 50)), nested, key)
+
+
+def saved(folder, *seeds, scores=None, keep=2):
+    with Checkpoints(folder, keep) as checkpoints:
+        for index, seed in enumerate(seeds):
+            score = scores[index] if scores else None
+            checkpoints.save(seed, make_state(seed), {"seed": seed}, score)
+        checkpoints.wait()
+        return checkpoints.steps()
+
+
+def same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert x.dtype == y.dtype
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_what_comes_back_is_what_was_saved_bit_for_bit(tmp_path):
+    saved(tmp_path, 7)
+    with Checkpoints(tmp_path) as checkpoints:
+        restored = checkpoints.restore(make_state(0))
+        assert checkpoints.record() == {"seed": 7}
+    same(restored.state, make_state(7))
+    assert isinstance(restored.state, State)
+    assert (restored.step, restored.record) == (7, {"seed": 7})
+    jax.random.normal(restored.state.key)  # still a typed key
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    scores = [1.0, 9.0, 3.0, float("nan"), 2.0]
+    assert saved(tmp_path, 1, 2, 3, 4, 5, scores=scores) == [2, 4, 5]
+    with Checkpoints(tmp_path) as checkpoints:
+        same(checkpoints.restore(make_state(), step=2).state, make_state(2))
+        same(checkpoints.restore(make_state()).state, make_state(5))
+        with pytest.raises(CheckpointError, match=r"holds no checkpoint 3; there are \[2, 4, 5\]"):
+            checkpoints.restore(make_state(), step=3)
+
+
+def test_a_saved_step_is_never_written_again(tmp_path):
+    saved(tmp_path, 3)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, make_state(99), {"seed": 99})
+        same(checkpoints.restore(make_state()).state, make_state(3))
+
+
+def test_saving_copies_because_the_next_step_reuses_the_memory(tmp_path):
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jnp.zeros(1000)
+    with Checkpoints(tmp_path, keep=20) as checkpoints:
+        for step in range(10):
+            checkpoints.save(step, {"x": x}, {})
+            x = add(x)
+        for step in range(10):
+            x_then = checkpoints.restore({"x": x}, step).state["x"]
+            np.testing.assert_array_equal(x_then, np.full(1000, step))
+
+
+def test_nothing_there(tmp_path):
+    with (
+        Checkpoints(tmp_path / "new") as checkpoints,
+        pytest.raises(CheckpointError, match="no checkpoint; there are none"),
+    ):
+        checkpoints.restore(make_state())
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        (
+            make_state()._replace(weights=jnp.zeros((40, 51))),
+            r"does not fit: weights is \[40, 50\] float32 in it, but \[40, 51\] float32 here",
+        ),
+        (
+            make_state()._replace(weights=jnp.zeros((40, 50), jnp.int32)),
+            "weights is .* float32 in it, but .* int32 here",
+        ),
+        (
+            make_state()._replace(nested={"count": jnp.zeros((), jnp.int32)}),
+            "nested.flags is in it",
+        ),
+        (
+            make_state()._replace(nested={**make_state().nested, "zoo": jnp.zeros(1)}),
+            "does not fit: nested.zoo is missing from it",
+        ),
+    ],
+)
+def test_another_structure_is_refused_with_the_first_differing_path(tmp_path, like, message):
+    saved(tmp_path, 1)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match=message):
+        checkpoints.restore(like)
+    assert saved(tmp_path) == [1]
+
+
+def test_another_width_or_task_is_refused(tmp_path):
+    def init(env, **changes):
+        return jax.jit(rx.make_train(env, tiny(**changes)).init)(KEY, HP)
+
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, init(probes.match_observation()), {})
+        with pytest.raises(
+            CheckpointError, match=r"learner\.networks\.actor\..* is \[\d+, 8\] float32"
+        ):
+            checkpoints.restore(init(probes.match_observation(), actor_width=16))
+        other = probes.nan_bomb(probes.match_observation())
+        with pytest.raises(CheckpointError, match=r"rollout\.env_state\.\S+ is missing from it"):
+            checkpoints.restore(init(other))
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def damaged(tmp_path, damage):
+    """A fresh copy of a good checkpoint for each of its files, with that file damaged."""
+    good = tmp_path / "good"
+    saved(good, 1)
+    for number, file in enumerate(path for path in files(good) if path.stat().st_size):
+        folder = tmp_path / str(number)
+        shutil.copytree(good, folder)
+        path = folder / file.relative_to(good)
+        path.write_bytes(damage(path.read_bytes()))
+        yield folder
+    assert number > 5
+
+
+def flip_a_bit(data):
+    return (
+        data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 0x10]) + data[len(data) // 2 + 1 :]
+    )
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda data: data[:-1]], ids=["bit", "truncated"])
+def test_damage_to_any_file_is_refused(tmp_path, damage):
+    for folder in damaged(tmp_path, damage):
+        with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match="is damaged"):
+            checkpoints.restore(make_state())
+
+
+def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
+    saved(tmp_path, 1, 2)
+    (tmp_path / "sha256" / "2.json").unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(make_state()).step == 1
+        checkpoints.save(2, make_state(5), {})
+        same(checkpoints.restore(make_state(), step=2).state, make_state(5))
+
+
+def test_another_version_is_refused(tmp_path):
+    saved(tmp_path, 1)
+    path = next(
+        path for path in files(tmp_path / "1" / "manifest") if b'"leaves"' in path.read_bytes()
+    )
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "version": 99}))
+    (tmp_path / "sha256" / "1.json").write_text(json.dumps(_file_digests(tmp_path / "1")))
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="version 99"):
+        checkpoints.restore(make_state())
+
+
+# Files beyond a size cannot be written. In a process of its own: the limit is the process's, and Orbax's other
+# threads go on for a while after the first of them has failed.
+FULL_DISK = """
+import resource, sys
+import jax.numpy as jnp
+from reppo_fx.run import CheckpointError, Checkpoints
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+try:
+    with Checkpoints(sys.argv[1]) as checkpoints:
+        checkpoints.save(2, {"weights": jnp.arange(5000.0)}, {})
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path):
+    saved(tmp_path, 1)
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"checkpoint 2 could not be written.* there: \[1\]", printed)
+    with Checkpoints(tmp_path) as checkpoints:
+        same(checkpoints.restore(make_state()).state, make_state(1))
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a folder that nobody can write to"
+)
+def test_a_folder_that_cannot_be_written_is_named():
+    with Checkpoints("/proc/self/checkpoints") as checkpoints:
+        checkpoints.save(1, make_state(), {})
+        with pytest.raises(
+            CheckpointError, match="checkpoint 1 could not be written to /proc/self"
+        ):
+            checkpoints.wait()
+
+
+def test_a_state_after_training_comes_back_and_goes_on_the_same(tmp_path):
+    train = rx.make_train(probes.match_observation(), TINY)
+    round_ = jax.jit(train.round)
+    state, _ = round_(jax.jit(train.init)(KEY, HP))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, {})
+        restored = checkpoints.restore(state).state
+    same(round_(restored), round_(state))

@@ -1,0 +1,75 @@
+"""Probe environments: learned values and actions against what they are in closed form."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reppo_fx as rx
+from benchmarks.probes import CONFIG, GAMMA, HP
+from reppo_fx.envs import probes
+from reppo_fx.learner.targets import evaluate_states
+from reppo_fx.training.iteration import network_inputs
+
+
+def learn(env, **changes):
+    train = rx.make_train(env, dataclasses.replace(CONFIG, **changes))
+    state, metrics = jax.jit(train)(jax.random.key(0), HP)
+    return train, state, metrics
+
+
+def value(train, state, observation):
+    """`V(x)` of a learned critic at raw observations `[n]`, averaged over 64 actions."""
+    parts = network_inputs(
+        train, state.hyperparameters, state.rollout.statistics, jnp.asarray(observation)[:, None]
+    )
+    networks, function = state.learner.networks, train.learner.value_function
+    states = evaluate_states(
+        jax.random.key(1), networks, function, *parts, 64, state.hyperparameters
+    )
+    return np.asarray(states.value)
+
+
+@pytest.mark.parametrize("critic", ["categorical", "squared"])
+def test_constant_reward_bootstraps_through_the_time_limit(critic):
+    train, state, _ = learn(probes.constant_reward(), critic=critic)
+    # Without the bootstrap it would be at most the mean over 20-step episodes, 6.0.
+    np.testing.assert_allclose(value(train, state, [0.0]), 1.0 / (1.0 - GAMMA), rtol=0.02)
+
+
+def test_termination_does_not_bootstrap():
+    length = 5
+    train, state, _ = learn(probes.terminating_reward(length))
+    shown = np.arange(length) / length
+    expected = (1.0 - GAMMA ** (length - np.arange(length))) / (1.0 - GAMMA)
+    np.testing.assert_allclose(value(train, state, shown), expected, atol=0.15)
+
+
+def test_reward_by_observation():
+    train, state, _ = learn(probes.reward_by_observation())
+    np.testing.assert_allclose(value(train, state, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
+
+
+def test_two_step_credit():
+    train, state, _ = learn(probes.two_step_credit())
+    np.testing.assert_allclose(value(train, state, [0.0, 1.0]), [GAMMA, 1.0], atol=0.1)
+
+
+@pytest.mark.parametrize("gradient", ["pathwise", "score", "score_gae"])
+def test_the_action_follows_the_observation(gradient):
+    train, state, metrics = learn(probes.match_observation(), policy_gradient=gradient)
+    action = rx.make_policy(train, state)(jnp.array([[-1.0], [1.0]]))[:, 0]
+    np.testing.assert_allclose(action, [-0.5, 0.5], atol=0.12)
+    assert float(metrics.eval_return[-1]) > 0.98
+
+
+def test_a_nan_bomb_does_not_keep_the_value_from_being_learned():
+    probability = 0.02
+    train, state, metrics = learn(probes.nan_bomb(probes.constant_reward(), probability))
+    # A bomb pays nothing and ends the episode: V = (1−p)(1 + γV).
+    expected = (1 - probability) / (1 - GAMMA * (1 - probability))
+    np.testing.assert_allclose(value(train, state, [0.0]), expected, rtol=0.05)
+    share = float(metrics.training.nonfinite[-1]) / CONFIG.total_steps
+    assert abs(share - probability) < 0.005
