@@ -32,7 +32,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Small enough for two cores; chosen by measurement, see the README.
     "cpu": (
         Config(
-            total_steps=300_000,
+            total_steps=307_200,
             num_envs=64,
             num_steps=32,
             num_epochs=4,
