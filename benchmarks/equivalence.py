@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,8 @@ from reppo_fx.training.original import collect_with_running_statistics
 # Rounding of one evaluation; and where rounding is amplified: in a small difference of large numbers, and in Adam
 # steps, whose sign follows it where a gradient is near zero.
 ALLOWED = {"float64": (1e-10, 1e-8), "float32": (3e-5, 1e-2)}
+# With AVX-512, XLA takes reciprocal roots of a gradient's norm to eight digits, in float64 as well.
+EXACT = "--xla_cpu_max_isa=AVX2"
 
 
 class Term(NamedTuple):
@@ -187,7 +190,7 @@ def compare_gradients(original: Original) -> list[Term]:
         Term("rollout: normalized observation", batch.actor_observation, transitions.obs),
         Term("rollout: action", row.action, transitions.action),
         Term("rollout: reward", row.reward, transitions.reward),
-        Term("next embedding", batch.next_embedding, transitions.next_emb),
+        Term("next embedding", batch.auxiliary, transitions.next_emb),
         Term("mean target", batch.target.mean(), metrics["target_values"]),
         Term("critic loss", ours.critic_loss, metrics["critic_update_loss"].mean()),
         Term("self-prediction loss", ours.aux_loss, metrics["aux_loss"].mean()),
@@ -302,7 +305,14 @@ def main() -> None:
     for precision in ALLOWED:
         command = [sys.executable, __file__, "--authors", str(arguments.authors)]
         command += ["--precision", precision]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {EXACT}".strip()
+        output = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env={**os.environ, "XLA_FLAGS": flags},
+        ).stdout
         results[precision] = json.loads(output.splitlines()[-1])
     record.write(results, arguments.out / "equivalence.json")
     for precision, result in results.items():
