@@ -52,4 +52,5 @@ class Successor(NamedTuple):
 
 def flatten_batch(batch: Batch) -> Batch:
     """`[T, num_envs, ...]` to `[T · num_envs, ...]`."""
-    return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), batch)
+    flat: Batch = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), batch)
+    return flat

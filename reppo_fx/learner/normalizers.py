@@ -42,7 +42,9 @@ def unchanged(statistics: RunningStatistics, _: PyTree[Array]) -> RunningStatist
 
 def latest_if_first(before: RunningStatistics, after: RunningStatistics) -> RunningStatistics:
     """Those before, unless they had seen nothing."""
-    return jax.tree.map(lambda new, old: jnp.where(before.count == 0, new, old), after, before)
+    choose = lambda new, old: jnp.where(before.count == 0, new, old)
+    chosen: RunningStatistics = jax.tree.map(choose, after, before)
+    return chosen
 
 
 def as_seen(

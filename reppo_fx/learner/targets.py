@@ -200,7 +200,9 @@ def map_rows(function: Callable[..., T], *arrays: PyTree[Array]) -> T:
         if rows % n == 0 and (rows // n * num_envs <= STATES_AT_ONCE or n == rows)
     )
     if parts == 1:
-        return jax.vmap(function)(*arrays)
+        together: T = jax.vmap(function)(*arrays)
+        return together
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), arrays)
     mapped = jax.lax.map(lambda part: jax.vmap(function)(*part), split)
-    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), mapped)
+    joined: T = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), mapped)
+    return joined

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..ops import Duals, dual_init, dual_update
 from ..settings import Hyperparameters
@@ -111,7 +111,7 @@ def policy_step(
     """One gradient step on the actor, then one on the multipliers, against the critic as it is now."""
     hp, learner = state.hyperparameters, state.learner
 
-    def q_value(observation: Array, action: Array) -> Array:
+    def q_value(observation: PyTree[Array], action: PyTree[Array]) -> Array:
         outputs = learner.networks.critic(observation, action).outputs
         return method.value_function.value(outputs, hp, learner.values)
 

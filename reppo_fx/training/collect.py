@@ -12,6 +12,7 @@ from ..learner.rollout import Rollout, Transition, take_in
 from ..learner.state import RolloutState, TrainState, key_streams
 from ..ops import RunningStatistics
 
+INT32_MAX = 2**31 - 1
 COUNTERS = ("nonfinite", "nonfinite_resets")
 """Metrics of `envs.contain_nan`, which the learner counts itself."""
 
@@ -94,4 +95,4 @@ def close(state: TrainState, world: RolloutState, rollout: Rollout) -> tuple[Tra
 
 def _add(total: Int[Array, ""], more: Int[Array, ""]) -> Int[Array, ""]:
     """A count that stays at its largest number instead of starting anew."""
-    return jnp.where(total > jnp.iinfo(total.dtype).max - more, total, total + more)
+    return jnp.where(total > INT32_MAX - more, total, total + more)

@@ -180,12 +180,15 @@ def _zeros(num_episodes: int, names: list[str]) -> _Sums:
 
 def _add(sums: _Sums, timestep: TimeStep) -> _Sums:
     alive = sums.alive
-    only = lambda value: jnp.where(alive, value, 0.0)
     metrics = timestep.metrics
+
+    def only(value: Array) -> Array:
+        return jnp.where(alive, value, 0.0)
+
     return _Sums(
         alive=alive & ~(timestep.terminated | timestep.truncated),
         returns=sums.returns + only(timestep.reward),
-        lengths=sums.lengths + only(1.0),
+        lengths=sums.lengths + only(jnp.ones(())),
         totals={name: total + only(metrics[name]) for name, total in sums.totals.items()},
         last={name: jnp.where(alive, metrics[name], old) for name, old in sums.last.items()},
     )

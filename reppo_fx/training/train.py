@@ -117,8 +117,11 @@ class Train(Method):
         """`count ≥ 1` iterations, which may be traced; the metrics are those of the last one."""
         step = jax.jit(self.iteration)  # traced once for both uses below
         _, shapes = jax.eval_shape(step, state)
-        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.fori_loop(0, count, lambda _, carry: step(carry[0]), (state, metrics))
+        start = (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        end: tuple[TrainState, TrainingMetrics] = jax.lax.fori_loop(
+            0, count, lambda _, carry: step(carry[0]), start
+        )
+        return end
 
     def evaluate(self, state: TrainState) -> Episodes:
         """`config.num_eval_envs` episodes with the deterministic policy; the state is left as it is."""
