@@ -18,7 +18,7 @@ class RunningStatistics(NamedTuple):
 
     Numbers are of float32 at least, whatever the observations are. float32 holds no integer beyond 2²⁴
     exactly, and 2²⁴ + 1 is 2²⁴ again: what the last sum could not hold waits in `count_rest` for the next one
-    (compensated summation), so that no row is lost. Without a `count_rest`, which is never so after
+    (Kahan), so that no row is lost. Without a `count_rest`, which is never so after
     `statistics_init`, the count is a plain sum.
     """
 
@@ -67,7 +67,7 @@ def statistics_update(statistics: RunningStatistics, batch: PyTree) -> RunningSt
         ValueError: if the structure of `batch` is not that of the example, a leaf does not end in the
             example's shape, or leaves hold different numbers of rows.
 
-    Source: Chan, Golub & LeVeque (1983), eq. 2.1; Knuth's two-sum for the count.
+    Source: Chan, Golub & LeVeque (1983), eq. 2.1; the count as Kahan (1965).
 
     >>> stats = statistics_update(statistics_init(jnp.zeros(1)), jnp.array([[1.0], [3.0]]))
     >>> print(stats.mean, stats.var, stats.count)
@@ -146,10 +146,16 @@ def _counted(statistics: RunningStatistics, rows: int) -> tuple[Array, Array | N
         return count + float(rows), None
     # `rows` is a Python number: what its own rounding leaves out is known.
     nearest = float(np.asarray(rows, count.dtype))
-    added = match_dtype(statistics.count_rest, count) + (rows - nearest) + nearest
-    total = count + added
-    taken = total - count
-    return total, (count - (total - taken)) + (added - taken)
+    count, left_out = _exact_sum(count, jnp.asarray(nearest, count.dtype))
+    rest = match_dtype(statistics.count_rest, count) + left_out + (rows - nearest)
+    return _exact_sum(count, rest)
+
+
+def _exact_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """`a + b` as rounded, and what the rounding left out (Knuth's two-sum)."""
+    total = a + b
+    taken = total - a
+    return total, (a - (total - taken)) + (b - taken)
 
 
 def _float_dtype(x: Any) -> Dtype:

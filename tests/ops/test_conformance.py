@@ -781,3 +781,22 @@ def test_gradients_at_extremes_are_finite(op):
 
     for gradient in jax.jit(jax.grad(total))(floats):
         assert np.all(np.isfinite(gradient))
+
+
+@every_op
+def test_second_derivatives_are_finite(op):
+    leaves, structure = jax.tree.flatten(op.inputs(Draw(seed=0)))
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    floats = [x for x in leaves if is_float(x)]
+
+    def total(floats):
+        given = iter(floats)
+        rebuilt = jax.tree.unflatten(structure, [next(given) if is_float(x) else x for x in leaves])
+        outputs = [x for x in jax.tree.leaves(op.call(**rebuilt)) if is_float(x)]
+        return sum(jnp.sum(jnp.sin(x)) for x in outputs)
+
+    def steepness(floats):
+        return sum(jnp.sum(jnp.square(x)) for x in jax.grad(total)(floats))
+
+    for gradient in jax.jit(jax.grad(steepness))(floats):
+        assert np.all(np.isfinite(gradient))
