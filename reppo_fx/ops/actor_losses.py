@@ -53,7 +53,8 @@ def kl_constrained(
     Raises:
         ValueError: if the shapes differ or the rule is unknown.
 
-    Source: REPPO (arXiv 2507.11019), section 3, the clipped objective; the penalty is its ablation.
+    Source: REPPO (arXiv 2507.11019), the clipped policy objective: eq. 12 of the version reviewed for ICLR 2026
+        (OpenReview 4vmm8mlHkS); the penalty is its ablation.
 
     >>> print(kl_constrained(jnp.array([-1.0, -1.0]), jnp.array([0.0, 0.3]), 2.0, 0.1))
     [-1.   0.6]
@@ -118,7 +119,8 @@ def pathwise_actor_loss(
     Raises:
         ValueError: if the shapes differ or the rule is unknown.
 
-    Source: REPPO (arXiv 2507.11019), section 3, policy objective.
+    Source: REPPO (arXiv 2507.11019), the pathwise policy gradient and the clipped policy objective: eqs. 2 and 12
+        of the version reviewed for ICLR 2026 (OpenReview 4vmm8mlHkS).
 
     >>> q, log_prob, kl = jnp.array([1.0, 1.0]), jnp.array([-1.0, -1.0]), jnp.array([0.0, 0.5])
     >>> print(pathwise_actor_loss(q, log_prob, kl, 0.1, 2.0, 0.1))
@@ -176,7 +178,7 @@ def score_function_actor_loss(
     Raises:
         ValueError: if the shapes differ or the rule is unknown.
 
-    Source: Williams (1992); REPPO (arXiv 2507.11019), ablation on the policy gradient.
+    Source: Williams (1992); REPPO (arXiv 2507.11019), the score-based variants of its ablations.
 
     >>> log_prob, advantage = jnp.array([-1.0]), jnp.array([2.0])
     >>> print(score_function_actor_loss(log_prob, advantage, jnp.zeros(1), 0.0, 1.0, 0.1))
@@ -254,7 +256,7 @@ def expected_actor_loss(
     Raises:
         ValueError: if the shapes differ or the rule is unknown.
 
-    Source: Christodoulou (arXiv 1910.07207), eq. 12, with REPPO's constraint.
+    Source: Christodoulou (arXiv 1910.07207), eq. 12 there, with REPPO's constraint (see `kl_constrained`).
 
     >>> print(expected_actor_loss(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2)), jnp.zeros(1), 0.0, 1.0, 0.1))
     [-2.]

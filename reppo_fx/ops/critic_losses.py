@@ -70,7 +70,7 @@ def self_prediction_loss(
     Raises:
         ValueError: if the shapes differ.
 
-    Source: REPPO (arXiv 2507.11019), section 3, auxiliary task.
+    Source: REPPO (arXiv 2507.11019), its auxiliary self-prediction loss.
 
     >>> z, r, no = jnp.ones((1, 3)), jnp.ones(1), jnp.zeros(1, bool)
     >>> print(self_prediction_loss(0 * z, z, r, r, no))

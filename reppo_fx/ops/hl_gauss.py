@@ -1,7 +1,7 @@
 """HL-Gauss: regression of a scalar as classification over bins with Gaussian-smoothed targets.
 
 Source for all of this file: Imani & White (arXiv 1806.04613); Farebrother et al. (arXiv 2403.03950), section 3;
-used for the critic in REPPO (arXiv 2507.11019), section 3.
+the critic's loss in REPPO (arXiv 2507.11019).
 """
 
 from __future__ import annotations

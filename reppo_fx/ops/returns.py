@@ -42,7 +42,7 @@ def entropy_regularized_rewards(
     Raises:
         ValueError: if the three arrays differ in shape.
 
-    Source: REPPO (arXiv 2507.11019), section 3, the soft return.
+    Source: REPPO (arXiv 2507.11019), the entropy term of its multi-step critic target.
 
     >>> import jax.numpy as jnp
     >>> r = entropy_regularized_rewards(
@@ -94,7 +94,7 @@ def lambda_returns(
     Raises:
         ValueError: if the arrays differ in shape.
 
-    Source: REPPO (arXiv 2507.11019), section 3; Sutton & Barto (2018), eq. 12.18.
+    Source: REPPO (arXiv 2507.11019), its multi-step TD(λ) critic target; Sutton & Barto (2018), eq. 12.18.
 
     >>> import jax.numpy as jnp
     >>> no = jnp.zeros(3, bool)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from ._checks import match_dtype
@@ -144,11 +143,10 @@ def _counted(statistics: RunningStatistics, rows: int) -> tuple[Array, Array | N
     count = _wide(statistics.count)
     if statistics.count_rest is None:
         return count + float(rows), None
-    # `rows` is a Python number: what its own rounding leaves out is known.
-    nearest = float(np.asarray(rows, count.dtype))
-    count, left_out = _exact_sum(count, jnp.asarray(nearest, count.dtype))
-    rest = match_dtype(statistics.count_rest, count) + left_out + (rows - nearest)
-    return _exact_sum(count, rest)
+    # Two parts, because float32 may not hold the whole number either; each of these it does.
+    low = rows % 2**20
+    count, left_out = _exact_sum(count, jnp.asarray(float(rows - low), count.dtype))
+    return _exact_sum(count, match_dtype(statistics.count_rest, count) + left_out + float(low))
 
 
 def _exact_sum(a: Array, b: Array) -> tuple[Array, Array]:
