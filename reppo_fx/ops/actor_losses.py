@@ -191,9 +191,12 @@ def score_function_actor_loss(
     dtype, arrays = widened(log_probs, advantages, kl, behavior)
     improves = _improves(arrays[2], kl_target, kl_constraint)
     kl, (log_probs, advantages, _, behavior) = arrays[2], (_where(improves, x) for x in arrays)
+    ratio = jnp.exp(log_probs - behavior)
+    # An action that π never takes (log π = −∞, ratio 0) says nothing, rather than 0 · ∞.
+    log_probs = _where((ratio != 0) | jnp.isfinite(log_probs), log_probs)
     signal = weighted(match_dtype(temperature, log_probs), log_probs) - advantages
     if behavior_log_probs is not None:
-        signal = signal * jnp.exp(log_probs - behavior)
+        signal = weighted(ratio, signal)
     pull = _pulled_by_constant if stop_gradients else _pulled
     improvement = pull(log_probs, signal)
     rule = (multiplier, kl_target, kl_constraint, stop_gradients)

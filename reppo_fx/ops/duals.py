@@ -100,8 +100,8 @@ def dual_loss(
     Returns:
         A scalar.
 
-    Source: REPPO (arXiv 2507.11019), the losses of its multipliers (eqs. 18–19; the version was not noted), with the
-        sign of `H_target` and the KL that eq. 19 means.
+    Source: REPPO (arXiv 2507.11019), the losses of its multipliers (eqs. 18–19; the version was not noted), with
+        the sign of `H_target` and the KL that eq. 19 means.
 
     >>> params = DualParams(jnp.zeros(()), jnp.zeros(()))
     >>> print(dual_loss(params, jnp.ones(4), jnp.zeros(4), target_entropy=0.0, kl_target=0.1))

@@ -326,3 +326,23 @@ def test_an_action_ruled_out_adds_nothing_whatever_its_value(q_ruled_out):
     for a, b in zip(three[1][:2], two[1][:2], strict=True):
         np.testing.assert_allclose(a, np.append(b, [[0.0]], axis=1), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(three[1][2], two[1][2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("stop_gradients", [True, False])
+@pytest.mark.parametrize("advantage", [1.0, np.nan])
+def test_an_action_that_the_policy_never_takes_says_nothing(stop_gradients, advantage):
+    def total(log_probs, temperature, behavior):
+        return ops.score_function_actor_loss(
+            log_probs, jnp.array([advantage, 2.0]), jnp.zeros(2), temperature, BETA, EPSILON,
+            behavior_log_probs=behavior, stop_gradients=stop_gradients,
+        ).sum()  # fmt: skip
+
+    def squared_gradient(*given):
+        return jnp.square(jax.grad(total)(*given)).sum()
+
+    given = jnp.array([-jnp.inf, -1.0]), ALPHA, jnp.array([-1.0, -1.0])
+    value, gradient = jax.value_and_grad(total)(*given)
+    np.testing.assert_allclose(value, -1.0 * (-ALPHA - 2.0), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [0.0, -ALPHA - 2.0], rtol=1e-6)
+    for meta in jax.grad(squared_gradient, (0, 1, 2))(*given):
+        assert np.all(np.isfinite(meta))
