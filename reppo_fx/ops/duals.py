@@ -44,6 +44,8 @@ def dual_init(
 ) -> Duals:
     """Start both multipliers at the given positive values.
 
+    For multipliers with an optimizer of their own; `DualParams` alone is what `dual_loss` needs.
+
     Args:
         temperature: `α₀ > 0`.
         multiplier: `β₀ > 0`.

@@ -155,6 +155,8 @@ def tanh_normal_mode(
 ) -> Float[Array, "*batch d"]:
     """The action used for evaluation, `c · tanh(mean)`: the median of each component.
 
+    It explores nothing: `tanh_normal_sample` collects data.
+
     Args:
         mean: mean of `u`.
         scale: `c`, positive; one number or one per dimension.
