@@ -32,6 +32,7 @@ def _predict_successor(output: CriticOutput, batch: Batch) -> Float[Array, "*bat
         output.predicted_reward,
         batch.reward,
         batch.terminated,
+        stop_gradients=False,
     )
 
 

@@ -133,7 +133,8 @@ def pathwise_loss(
     """REPPO's: differentiate through a reparameterized action and Q."""
     sample = distribution.sample(key, policy)
     q_values = q_value(batch.critic_observation, sample.action)
-    return pathwise_actor_loss(q_values, sample.log_prob, *rule), -sample.log_prob
+    loss = pathwise_actor_loss(q_values, sample.log_prob, *rule, stop_gradients=False)
+    return loss, -sample.log_prob
 
 
 def score_loss(
@@ -154,7 +155,8 @@ def score_loss(
     others = jax.vmap(q_of_another)(jax.random.split(baseline_key, NUM_BASELINE_SAMPLES))
     advantage = q_value(batch.critic_observation, sample.action) - others.mean(0)
     log_prob = distribution.log_prob(policy, sample.action, sample.latent)
-    return score_function_actor_loss(log_prob, advantage, *rule), -log_prob
+    loss = score_function_actor_loss(log_prob, advantage, *rule, stop_gradients=False)
+    return loss, -log_prob
 
 
 def gae_loss(
@@ -177,6 +179,7 @@ def gae_loss(
         _standardize(batch.advantage),
         *rule,
         behavior_log_probs=distribution.log_prob(batch.old_policy, batch.action),
+        stop_gradients=False,
     )
     return loss, -distribution.sample(key, policy).log_prob
 

@@ -159,7 +159,7 @@ def step_own_multipliers(
     return state._replace(
         networks=state.networks._replace(actor=actor),
         actor_opt_state=opt_state,
-        duals=dual_update(state.duals, *constraint, optimizer=dual_optimizer),
+        duals=dual_update(state.duals, *constraint, optimizer=dual_optimizer, stop_gradients=False),
     )
 
 

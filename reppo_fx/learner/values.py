@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
         value=lambda outputs, hp, state: hl_gauss_value(outputs, support(hp)),
         # Apart from the loss: Gaussian tails would take a tenth of every gradient step.
         labels=lambda targets, hp, state: hl_gauss_targets(targets, support(hp)),
-        loss=cross_entropy,
+        # Only the critic is differentiated: gradients through the whole update pass.
+        loss=functools.partial(cross_entropy, stop_gradients=False),
     )
 
 
@@ -73,5 +75,7 @@ def squared_value_function() -> ValueFunction:
         offset=lambda hp: None,
         value=lambda outputs, hp, state: outputs[..., 0],
         labels=lambda targets, hp, state: targets,
-        loss=lambda outputs, labels: squared_value_loss(outputs[..., 0], labels),
+        loss=lambda outputs, labels: squared_value_loss(
+            outputs[..., 0], labels, stop_gradients=False
+        ),
     )

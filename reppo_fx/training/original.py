@@ -104,7 +104,7 @@ def step_shared_multipliers(
 ) -> LearnerState:
     """One step of actor and multipliers together, under one bound on the norm of both gradients."""
     optimizer = method.optimizer(hyperparameters, method.config)
-    dual_gradient = jax.grad(dual_loss)(state.duals.params, *constraint)
+    dual_gradient = jax.grad(dual_loss)(state.duals.params, *constraint, stop_gradients=False)
     # Weight decay, which is all that looks at parameters, is for weights: from zeros nothing decays.
     shown: PyTree[Array] = (
         state.networks.actor,

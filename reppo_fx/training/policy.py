@@ -67,8 +67,8 @@ def make_policy(method: Method, state: TrainState) -> Policy:
     statistics = state.rollout.statistics
     return Policy(
         actor=state.learner.networks.actor,
-        statistics=RunningStatistics(
-            method.actor_part(statistics.mean), method.actor_part(statistics.var), statistics.count
+        statistics=statistics._replace(
+            mean=method.actor_part(statistics.mean), var=method.actor_part(statistics.var)
         ),
         hyperparameters=state.hyperparameters,
         part=method.actor_part_name,
