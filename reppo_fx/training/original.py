@@ -10,6 +10,8 @@ Source: github.com/cvoelcker/reppo; benchmarks/equivalence.py compares every ter
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,6 +34,18 @@ from ..ops import (
 )
 from ..settings import Hyperparameters
 from .collect import act, close, transition
+
+CHOICES: dict[str, Any] = {
+    "kl_estimator": "sampled_clipped",
+    "num_kl_samples": 16,
+    "critic_offset": "trainable",
+    "statistics": "step",
+    "num_value_samples": 1,
+    "dual_optimizer": "actor",
+    "noise": "reused",
+    "mask_truncated": True,
+}
+"""What the preset `authors` says in a `Config`."""
 
 Seen = tuple[Transition, RunningStatistics, RunningStatistics]
 """A row, and the statistics before and after it."""
