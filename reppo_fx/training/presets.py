@@ -24,8 +24,8 @@ PURPOSES: dict[str, str] = {
     "humanoid": "joystick tasks of G1, T1 and their like, with values between -10 and 10 and a privileged critic",
     "authors": "every choice of the original code, spelled out; values between 0 and 150 as in dmc",
 }
-"""What each preset is for. Values outside its support are learned as its ends: rewards of another scale or sign need
-`v_min`, `v_max` or `reward_scale` of their own."""
+"""What each preset is for. Values outside its support are learned as its ends: rewards of another scale or sign
+need `v_min`, `v_max` or `reward_scale` of their own."""
 
 PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Small enough for two cores; chosen by measurement, see the README.
