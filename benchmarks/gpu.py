@@ -25,7 +25,8 @@ import numpy as np
 import record
 
 from reppo_fx.run.plan import Plan
-from reppo_fx.run.records import read_config, read_returns
+from reppo_fx.run.records import read_config
+from reppo_fx.run.table import read_returns
 
 TASKS = ("CheetahRun", "WalkerRun", "HopperHop", "HumanoidWalk", "HumanoidRun")
 MEMBERS = (1, 4, 16)

@@ -1,50 +1,61 @@
 """Checkpoints: whole states on disk with Orbax, checked on the way back. Arrays only, nothing is executed.
 
-Orbax writes a checkpoint beside its final place and renames it when it is complete. Only then is the list of its
-files and their SHA-256 written, and a checkpoint counts once it has one: a kill at any moment leaves those before.
-A manifest beside the arrays says the shape and dtype of every leaf, and what the run was. Saving happens on a
-thread of its own, from a copy, while training goes on.
+A checkpoint is a folder named by its step. It is written beside its place: a description (what the run was,
+shape and dtype of every leaf), the arrays, and last a seal, with the SHA-256 of every file and the score. When all
+of it is on the disk the folder gets its name, and only then others are removed: a kill or a power cut at any moment
+leaves those before. What has no seal does not count; what has no description is not ours and is never touched.
+Saving happens on a thread of its own, from a copy, while training goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
+from numpy.typing import NDArray
 
-from ..sweeps.members import is_key
+from .durable import only_writer, sync_folder, sync_tree, write_whole
+from .leaves import describe, from_numbers, misfits, named_leaves, to_numbers
 
-VERSION = 1
+VERSION = 2
+DESCRIPTION, ARRAYS, SEAL = "reppo_fx.json", "state", "seal.json"
+WRITING, REMOVING = ".writing", ".removing"
 T = TypeVar("T")
+Leaves = dict[str, NDArray[Any]]
+Record = dict[str, Any]
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written, or is not what it should be."""
 
 
-class Restored(NamedTuple):
+class Restored(NamedTuple, Generic[T]):
     """A state, the step it was saved at, and the record that was saved with it."""
 
-    state: Any
+    state: T
     step: int
-    record: dict[str, Any]
+    record: Record
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last few, and the best.
+    """The checkpoints of one run: the last few, and the one of the highest score.
 
     Args:
-        folder: where they are; created when the first one is saved.
+        folder: where they are; created when the first one is saved. From then on nobody else can write there.
         keep: how many of the latest to keep.
 
     >>> import tempfile
+    >>> import jax.numpy as jnp
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
     ...         checkpoints.save(1, {"weights": jnp.arange(3.0)}, {"task": "mine"}, score=0.5)
@@ -59,9 +70,10 @@ class Checkpoints:
             raise ValueError(f"keep is {keep}; at least 1 is needed.")
         self.folder = Path(folder).absolute()
         self._keep = keep
-        self._manager: Any = None
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._held = contextlib.ExitStack()
+        self._is_open = False
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -70,22 +82,36 @@ class Checkpoints:
         self.close()
 
     def save(
-        self, step: int, state: Any, record: dict[str, Any], score: float | None = None
+        self, step: int, state: PyTree, record: Mapping[str, Any], score: float | None = None
     ) -> None:
         """Copy a state and write it in the background, after any earlier one.
 
         Args:
-            step: a number that grows; an existing step is left as it is.
+            step: a number that grows; what was saved at an existing step stays, but gets the score if it had none.
             state: a PyTree of arrays.
             record: what else is needed to go on, as JSON.
-            score: the higher the better; the best checkpoint is kept beside the last ones.
+            score: the higher the better; the best checkpoint is kept beside the last ones. One that is not finite
+                does not count.
 
         Raises:
-            CheckpointError: if the one before could not be written.
+            CheckpointError: if the one before could not be written, the step is negative, or the state has leaves
+                that are no numbers or whose paths are spelled alike.
         """
+        if step < 0:
+            raise CheckpointError(f"step is {step}; it must not be negative.")
         self.wait()
-        leaves = {path: _to_numpy(leaf) for path, leaf in _named_leaves(state).items()}
-        self._pending = self._saver.submit(self._write, step, leaves, record, score)
+        try:
+            like = named_leaves(state)
+            leaves = {path: to_numbers(path, leaf) for path, leaf in like.items()}
+        except ValueError as error:
+            raise CheckpointError(f"the state of step {step} cannot be saved: {error}") from error
+        description = {
+            "version": VERSION,
+            "leaves": {path: describe(leaf, leaves[path]) for path, leaf in like.items()},
+            "record": dict(record),
+        }
+        score = None if score is None or not np.isfinite(score) else float(score)
+        self._pending = self._saver.submit(self._write, step, leaves, description, score)
 
     def wait(self) -> None:
         """Until what was saved is on disk.
@@ -103,26 +129,28 @@ class Checkpoints:
             self.wait()
         finally:
             self._saver.shutdown()
-            if self._manager is not None:
-                self._manager.close()
-                self._manager = None
+            self._held.close()
+            self._is_open = False
 
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints, ascending."""
-        return [step for step in self._folders() if self._digests(step).is_file()]
+        """The steps of all complete checkpoints, ascending.
 
-    def _folders(self) -> list[int]:
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
+        Raises:
+            CheckpointError: if there are none but those of an older version of this package.
+        """
+        steps = [step for step in self._folders() if (self.folder / str(step) / SEAL).is_file()]
+        if not steps and (self.folder / "sha256").is_dir():
+            raise CheckpointError(
+                f"the checkpoints in {self.folder} have version 1; this package reads {VERSION}."
+            )
+        return steps
 
-    def _digests(self, step: int) -> Path:
-        return self.folder / "sha256" / f"{step}.json"
-
-    def restore(self, like: T, step: int | None = None) -> Restored:
+    def restore(self, like: T, step: int | None = None) -> Restored[T]:
         """Read a state back, bit for bit.
 
         Args:
-            like: a state with the structure, shapes, dtypes and kind of random keys that are expected.
+            like: a state with the structure, shapes, dtypes and kind of random keys that are expected. Numbers of
+                another precision are converted where that changes none of them.
             step: which one; the latest if not given.
 
         Raises:
@@ -130,48 +158,67 @@ class Checkpoints:
                 `like`; the first differing path is named.
         """
         self.wait()
+        step = self._choose(step)
+        description, leaves = self._read(step)
+        try:
+            expected = named_leaves(like)
+            for misfit in misfits(description["leaves"], expected):
+                raise ValueError(f"{misfit}.")
+            arrays = [from_numbers(path, leaves[path], ref) for path, ref in expected.items()]
+        except ValueError as error:
+            place = f"checkpoint {step} in {self.folder}"
+            raise CheckpointError(f"{place} does not fit: {error}") from error
+        state = jax.tree.unflatten(jax.tree.structure(like), arrays)
+        return Restored(state, step, description["record"])
+
+    def record(self, step: int | None = None) -> Record:
+        """What was saved with a checkpoint (the latest if not given), without its arrays.
+
+        Raises:
+            CheckpointError: if there is none, or it is damaged or of another version.
+        """
+        self.wait()
+        record: Record = self._read(self._choose(step), arrays=False)[0]["record"]
+        return record
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, for a run that goes on from this one.
+
+        Raises:
+            CheckpointError: if the folder cannot be written.
+        """
+        self.wait()
+        later = [other for other in self.steps() if other > step]
+        if not later:
+            return
+        try:
+            self._open()
+            for other in later:
+                self._remove(other)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint {later[0]} could not be removed from {self.folder}: {_first_line(error)}"
+            ) from error
+
+    def _choose(self, step: int | None) -> int:
         steps = self.steps()
         if not steps or (step is not None and step not in steps):
             wanted = "no checkpoint" if step is None else f"no checkpoint {step}"
             raise CheckpointError(f"{self.folder} holds {wanted}; there are {steps or 'none'}.")
-        step = steps[-1] if step is None else step
-        manifest, leaves = self._read(step)
-        place = f"checkpoint {step} in {self.folder}"
-        _check_structure(place, manifest["leaves"], _named_leaves(like))
-        flat, treedef = jax.tree.flatten(like)
-        arrays = [
-            _from_numpy(leaves[path], ref) for path, ref in zip(_paths(like), flat, strict=True)
-        ]
-        return Restored(jax.tree.unflatten(treedef, arrays), step, manifest["record"])
+        return steps[-1] if step is None else step
 
-    def record(self, step: int | None = None) -> dict[str, Any]:
-        """What was saved with a checkpoint (the latest if not given), without its arrays."""
-        steps = self.steps()
-        if not steps:
-            raise CheckpointError(f"{self.folder} holds no checkpoint.")
-        return self._read(steps[-1] if step is None else step, arrays=False)[0]["record"]
+    def _folders(self) -> list[int]:
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
-    def _write(
-        self, step: int, leaves: dict[str, np.ndarray], record: dict[str, Any], score: float | None
-    ) -> None:
-        import orbax.checkpoint as ocp
-
-        if step in self.steps():
-            return
-        manifest = {
-            "version": VERSION,
-            "leaves": {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in leaves.items()},
-            "record": record,
-        }
-        # Empty arrays cannot be stored, and need not be: the manifest has their shapes.
-        arrays = {path: leaf for path, leaf in leaves.items() if leaf.size}
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), manifest=ocp.args.JsonSave(manifest)
-        )
-        metrics = None if score is None or not np.isfinite(score) else {"score": float(score)}
+    def _write(self, step: int, leaves: Leaves, description: Record, score: float | None) -> None:
         try:
-            self._open().save(step, args=args, metrics=metrics)
-            self._seal(step)
+            self._open()
+            if step in self.steps():
+                self._score(step, score)
+            else:
+                self._write_new(step, leaves, description, score)
+            self._prune()
         except Exception as error:  # tensorstore and the file system raise many kinds
             kept = self.steps()
             raise CheckpointError(
@@ -179,132 +226,181 @@ class Checkpoints:
                 f"complete ones there: {kept or 'none'}."
             ) from error
 
-    def _seal(self, step: int) -> None:
-        """Write the list of files, and forget the lists of checkpoints that are no longer kept."""
-        path = self._digests(step)
-        path.parent.mkdir(exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(_file_digests(self.folder / str(step))))
-        new.replace(path)
-        kept = {self._digests(step) for step in self._folders()}
-        for old in set(path.parent.iterdir()) - kept:
-            old.unlink()
-
-    def _open(self) -> Any:
-        if self._manager is None:
-            import orbax.checkpoint as ocp
-
-            for step in set(self._folders()) - set(self.steps()):  # killed before it counted
-                shutil.rmtree(self.folder / str(step))
-            policies = ocp.checkpoint_managers
-            self._manager = ocp.CheckpointManager(
-                self.folder,
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policies.AnyPreservationPolicy(
-                        [
-                            policies.LatestN(self._keep),
-                            policies.BestN(
-                                get_metric_fn=lambda metrics: metrics["score"],
-                                n=1,
-                                keep_checkpoints_without_metrics=False,
-                            ),
-                        ]
-                    ),
-                    enable_async_checkpointing=False,
-                    cleanup_tmp_directories=True,
-                ),
-            )
-        return self._manager
-
-    def _read(self, step: int, arrays: bool = True) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        import orbax.checkpoint as ocp
-
-        folder = self.folder / str(step)
-        self._verify(step)
+    def _write_new(
+        self, step: int, leaves: Leaves, description: Record, score: float | None
+    ) -> None:
+        final = self.folder / str(step)
+        if final.exists():
+            raise FileExistsError(f"{final.name} is there already, and is not a checkpoint")
+        fresh = self.folder / f"{step}{WRITING}"
+        fresh.mkdir()
         try:
-            with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-                manifest = reader.restore(folder / "manifest")
-            version = manifest.get("version")
+            (fresh / DESCRIPTION).write_text(json.dumps(description))
+            # Empty arrays cannot be stored, and need not be: the description has their shapes.
+            arrays = {str(number): leaf for number, leaf in enumerate(leaves.values()) if leaf.size}
+            if arrays:
+                _write_arrays(fresh, arrays)
+            sync_tree(fresh)
+            _write_seal(fresh, _file_digests(fresh), score)
+            fresh.rename(final)
+        except Exception:
+            with contextlib.suppress(OSError):
+                _remove_ours(fresh)
+            raise
+        sync_folder(self.folder)
+
+    def _score(self, step: int, score: float | None) -> None:
+        """Give a checkpoint that is there a score, if it has none."""
+        folder = self.folder / str(step)
+        seal = _read_seal(folder)
+        if score is not None and seal is not None and seal["score"] is None:
+            _write_seal(folder, seal["files"], score)
+
+    def _prune(self) -> None:
+        """Remove all but the latest and the best."""
+        steps = self.steps()
+        kept = set(steps[-self._keep :])
+        seals = {step: _read_seal(self.folder / str(step)) for step in steps}
+        scores = {
+            step: seal["score"]
+            for step, seal in seals.items()
+            if seal and seal["score"] is not None
+        }
+        if scores:
+            kept.add(max(scores, key=lambda step: (scores[step], step)))
+        for step in steps:
+            if step not in kept:
+                self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        # Renamed at once, so that it never counts while it is half there.
+        going = self.folder / f"{step}{REMOVING}"
+        (self.folder / str(step)).rename(going)
+        _remove_ours(going)
+
+    def _open(self) -> None:
+        """Make the folder, hold it, and clear what a killed process left half written or half removed."""
+        if self._is_open:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(only_writer(self.folder))
+        self._is_open = True
+        for path in self.folder.iterdir():
+            if re.fullmatch(rf"[0-9]+({WRITING}|{REMOVING})", path.name) and path.is_dir():
+                _remove_ours(path)
+
+    def _read(self, step: int, arrays: bool = True) -> tuple[Record, Leaves]:
+        """The description of a checkpoint and its arrays by path, checked against its seal."""
+        folder, place = self.folder / str(step), f"checkpoint {step} in {self.folder}"
+        _verify(folder, place)
+        try:
+            description = json.loads((folder / DESCRIPTION).read_text())
+            version = description.get("version")
             if version != VERSION:
                 raise CheckpointError(
-                    f"checkpoint {step} in {self.folder} has version {version}; this package reads {VERSION}."
+                    f"{place} has version {version}; this package reads {VERSION}."
                 )
             leaves = {
-                path: np.zeros(shape, dtype) for path, (shape, dtype) in manifest["leaves"].items()
+                path: np.zeros(leaf["shape"], leaf["dtype"])
+                for path, leaf in description["leaves"].items()
             }
-            if arrays:
-                like = {path: leaf for path, leaf in leaves.items() if leaf.size}
-                with ocp.StandardCheckpointer() as reader:
-                    leaves.update(reader.restore(folder / "state", like))
+            like = {str(n): leaf for n, leaf in enumerate(leaves.values()) if leaf.size}
+            if arrays and like:
+                found = _read_arrays(folder, like)
+                leaves.update(
+                    {path: found[str(n)] for n, path in enumerate(leaves) if str(n) in found}
+                )
         except CheckpointError:
             raise
         except Exception as error:  # whatever a damaged file makes the reader stumble over
             raise CheckpointError(
-                f"checkpoint {step} in {self.folder} is damaged and cannot be read: {_first_line(error)}"
+                f"{place} is damaged and cannot be read: {_first_line(error)}"
             ) from error
-        return manifest, leaves
+        return description, leaves
 
-    def _verify(self, step: int) -> None:
+
+def _write_arrays(folder: Path, arrays: Leaves) -> None:
+    import orbax.checkpoint as ocp
+
+    with _plain_name(folder) as place, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+        writer.save(place / ARRAYS, args=ocp.args.StandardSave(arrays))
+
+
+def _read_arrays(folder: Path, like: Leaves) -> Leaves:
+    import orbax.checkpoint as ocp
+
+    with _plain_name(folder) as place, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        found: Leaves = reader.restore(place / ARRAYS, args=ocp.args.StandardRestore(like))
+    return found
+
+
+@contextlib.contextmanager
+def _plain_name(folder: Path) -> Iterator[Path]:
+    """A name for a folder that Orbax takes literally: in others it sees patterns, addresses, separators."""
+    if re.fullmatch(r"[A-Za-z0-9 _./+,=@%#-]*", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="reppo_fx-") as other:
+        link = Path(other) / "checkpoint"
         try:
-            expected = json.loads(self._digests(step).read_text())
-        except ValueError:
-            expected = None
-        found = _file_digests(self.folder / str(step))
-        if expected == found:
-            return
-        place = f"checkpoint {step} in {self.folder}"
-        if not isinstance(expected, dict):
-            raise CheckpointError(f"{place} is damaged: its list of files cannot be read.")
-        wrong = next(
-            name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)
-        )
-        raise CheckpointError(f"{place} is damaged: the file {wrong} is not what was saved.")
+            link.symlink_to(folder, target_is_directory=True)
+        except OSError:  # not allowed everywhere; most names are taken as they are
+            link = folder
+        yield link
 
 
-def _check_structure(place: str, saved: dict[str, list], like: dict[str, Any]) -> None:
-    for path in [*like, *(path for path in saved if path not in like)]:
-        if path not in saved or path not in like:
-            side = "is missing from it" if path not in saved else "is in it, but not expected"
-            raise CheckpointError(f"{place} does not fit: {path} {side}.")
-        shape, dtype = saved[path]
-        leaf = jax.eval_shape(_exposed, like[path])
-        if tuple(shape) != leaf.shape or dtype != str(leaf.dtype):
-            raise CheckpointError(
-                f"{place} does not fit: {path} is {shape} {dtype} in it, but {list(leaf.shape)} {leaf.dtype} here."
-            )
+def _write_seal(folder: Path, files: Mapping[str, str], score: float | None) -> None:
+    seal = {"files": dict(files), "score": score}
+    whole = {**seal, "sha256": _digest_of(seal)}
+    write_whole(folder / SEAL, json.dumps(whole, indent=1).encode())
 
 
-def _paths(tree: Any) -> list[str]:
-    return [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
-    ]
+def _read_seal(folder: Path) -> Record | None:
+    """The files and the score; none if it is damaged."""
+    try:
+        seal = json.loads((folder / SEAL).read_bytes())
+        digest = seal.pop("sha256")
+        return seal if digest == _digest_of(seal) else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
 
 
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    return dict(zip(_paths(tree), jax.tree.leaves(tree), strict=True))
+def _digest_of(seal: Record) -> str:
+    return hashlib.sha256(json.dumps(seal, sort_keys=True).encode()).hexdigest()
 
 
-def _exposed(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if is_key(leaf) else leaf
+def _verify(folder: Path, place: str) -> None:
+    seal = _read_seal(folder)
+    if seal is None:
+        raise CheckpointError(f"{place} is damaged: its seal cannot be read.")
+    expected, found = seal["files"], _file_digests(folder)
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(f"{place} is damaged: the file {name} is not what was saved.")
 
 
-def _to_numpy(leaf: Any) -> np.ndarray:
-    return np.array(_exposed(leaf), copy=True)  # never a view: the next step reuses the memory
-
-
-def _from_numpy(array: np.ndarray, like: Any) -> jax.Array:
-    if is_key(like):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-    return jnp.asarray(array)
+def _remove_ours(folder: Path) -> None:
+    """Remove a folder of ours, what marks it as such last; another one is left alone unless it is empty."""
+    mark = folder / DESCRIPTION
+    if mark.is_file():
+        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            elif path != mark:
+                path.unlink()
+        mark.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of all files in a folder, by their relative names."""
+    """SHA-256 of all files in a folder but its seal, by their relative names."""
     digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digests[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+        name = path.relative_to(folder).as_posix()
+        if name not in (SEAL, f"{SEAL}.new"):
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests
 
 

@@ -23,7 +23,8 @@ from ..training.evaluate import evaluate_policy
 from ..training.presets import PRESETS, preset
 from .display import count
 from .plan import Plan, label_text
-from .records import load_policies, read_config
+from .policies import load_policies
+from .records import read_config
 
 DEFAULT_TASK = "CartpoleBalance"
 DEFAULT_PRESET = "cpu"

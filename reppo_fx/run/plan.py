@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
+from .._errors import unknown_name
 from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..sweeps.members import flatten_members, label_settings
 from ..sweeps.space import grid
+
+Types = tuple[type, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Plan:
         grid: values of the hyperparameters that are swept; none for a single setting.
         num_seeds: runs per setting.
         seed: of the random key that is split into one per run.
+        evaluations: iterations after which an evaluation is due, where a run was given another length than it
+            started with; otherwise the config decides.
     """
 
     task: str
@@ -34,6 +40,7 @@ class Plan:
     grid: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     num_seeds: int = 1
     seed: int = 0
+    evaluations: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Raise a sentence about the first thing that cannot be.
@@ -60,9 +67,28 @@ class Plan:
         return label_settings(self.settings(), self.grid)
 
     @property
+    def due(self) -> tuple[int, ...]:
+        """Iterations after which an evaluation is due, ascending; the last is the end."""
+        return self.evaluations or self.config.evaluations
+
+    @property
     def total_iterations(self) -> int:
         """Iterations of the whole run."""
-        return self.config.total_iterations
+        return self.due[-1]
+
+    def with_total_steps(self, total_steps: int) -> Plan:
+        """The same run, going on for longer or ending sooner.
+
+        Evaluations that were due stay where they were and go on at the same distance; there is one at the end.
+        The schedule of the learning rate keeps its length.
+        """
+        total = math.ceil(total_steps / self.config.steps_per_iteration)
+        distance = max(1, round(self.total_iterations / len(self.due)))
+        further = range(self.total_iterations + distance, total, distance)
+        before = tuple(iteration for iteration in (*self.due, *further) if iteration < total)
+        schedule = self.config.schedule_steps or self.config.total_steps
+        config = dataclasses.replace(self.config, total_steps=total_steps, schedule_steps=schedule)
+        return dataclasses.replace(self, config=config, evaluations=(*before, total))
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -74,30 +100,68 @@ class Plan:
             "config": dataclasses.asdict(self.config),
             "hyperparameters": {k: float(v) for k, v in self.hyperparameters._asdict().items()},
             "grid": {name: list(values) for name, values in self.grid.items()},
+            "evaluations": list(self.evaluations),
         }
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`; other entries are ignored."""
+        """The inverse of `to_json`; what else a description holds is for others.
+
+        Raises:
+            ValueError: naming an entry that is missing, unknown, or not of its type.
+        """
+        entries = _entries("", description, PLAN_TYPES, others=True)
+        config = _entries("config", entries["config"], _types_of_config())
+        floats = dict.fromkeys(Hyperparameters._fields, (float,))
+        numbers = _entries("hyperparameters", entries["hyperparameters"], floats)
+        swept = _entries("grid", entries["grid"], dict.fromkeys(entries["grid"], (tuple,)))
+        for name, values in swept.items():
+            if not values or not all(_is(value, (float,)) for value in values):
+                raise ValueError(f"grid.{name} is {list(values)!r}; it must be a list of numbers.")
+        due = entries["evaluations"]
+        if not all(_is(value, (int,)) and value > 0 for value in due) or [*due] != sorted({*due}):
+            raise ValueError(f"evaluations is {[*due]!r}; it must be a rising list of counts.")
         return cls(
-            task=description["task"],
-            preset=description["preset"],
-            config=Config(**description["config"]),
-            hyperparameters=Hyperparameters(**description["hyperparameters"]),
-            grid={name: tuple(values) for name, values in description["grid"].items()},
-            num_seeds=description["num_seeds"],
-            seed=description["seed"],
+            task=entries["task"],
+            preset=entries["preset"],
+            config=Config(**config),
+            hyperparameters=Hyperparameters(**numbers),
+            grid=swept,
+            num_seeds=entries["num_seeds"],
+            seed=entries["seed"],
+            evaluations=due,
         )
 
 
+PLAN_TYPES: dict[str, Types] = {
+    "task": (str,),
+    "preset": (str,),
+    "seed": (int,),
+    "num_seeds": (int,),
+    "config": (dict,),
+    "hyperparameters": (dict,),
+    "grid": (dict,),
+    "evaluations": (tuple,),
+}
+JSON_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    tuple: "a list",
+    type(None): "null",
+}
+
+
 def differences(saved: Plan, asked: Plan) -> list[str]:
-    """One phrase per setting that differs, in the order of the fields; presets are only names and do not count."""
-    flat = [_flatten({**plan.to_json(), "preset": ""}) for plan in (saved, asked)]
-    names = list(dict.fromkeys([*flat[0], *flat[1]]))
+    """One phrase per setting that differs, in the order of the fields; the length of a run is no such setting."""
+    flat = [_flatten(plan.to_json()) for plan in (saved, asked)]
+    names = dict.fromkeys([*flat[0], *flat[1]])
     return [
         f"{name} was {flat[0].get(name)} and is {flat[1].get(name)}"
         for name in names
-        if flat[0].get(name) != flat[1].get(name)
+        if name not in ("total_steps", "evaluations") and flat[0].get(name) != flat[1].get(name)
     ]
 
 
@@ -115,3 +179,45 @@ def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in tree.items():
         flat.update(value if isinstance(value, dict) and name != "grid" else {name: value})
     return flat
+
+
+def _types_of_config() -> dict[str, Types]:
+    """The types of every field, from its annotation; a kind that JSON does not have may be anything."""
+    plain = {"int": int, "float": float, "bool": bool, "str": str, "None": type(None)}
+    types: dict[str, Types] = {}
+    for field in dataclasses.fields(Config):
+        names = [name.strip().partition("[")[0] for name in str(field.type).split("|")]
+        types[field.name] = tuple(tuple if n == "tuple" else plain.get(n, object) for n in names)
+    return types
+
+
+def _entries(
+    place: str, found: Mapping[str, Any], types: Mapping[str, Types], others: bool = False
+) -> dict[str, Any]:
+    """The entries that `types` names, lists as tuples: each must be there and of its type, and no others but if
+    they are allowed."""
+
+    def full(name: str) -> str:
+        return f"{place}.{name}" if place else name
+
+    for name in found:
+        if name not in types and not others:
+            raise unknown_name("entry", full(name), map(full, types))
+    entries: dict[str, Any] = {}
+    for name, kinds in types.items():
+        if name not in found:
+            raise ValueError(f"the entry {full(name)!r} is missing.")
+        value = found[name]
+        if not _is(value, kinds):
+            words = " or ".join(JSON_NAMES.get(kind, kind.__name__) for kind in kinds)
+            raise ValueError(f"{full(name)} is {value!r}; it must be {words}.")
+        entries[name] = tuple(value) if tuple in kinds and isinstance(value, list) else value
+    return entries
+
+
+def _is(value: Any, kinds: Types) -> bool:
+    """Whether a value from JSON has one of the types; whole numbers are floats too, booleans are no numbers."""
+    if isinstance(value, bool):
+        return bool in kinds or object in kinds
+    wider = {float: (int, float), tuple: (list, tuple)}
+    return any(isinstance(value, wider.get(kind, kind)) for kind in kinds)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .pictures import plot_comparison, plot_curves
 from .plan import Plan, label_text
-from .records import read_config, read_returns
+from .records import read_config
 from .scores import (
     Estimate,
     estimate,
@@ -22,6 +22,7 @@ from .scores import (
     reliability,
     steps_to_threshold,
 )
+from .table import read_returns
 
 PROFILE_POINTS = 101
 

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from ..envs import make
 from ..learner.state import TrainState
-from ..training.train import Train, make_train
+from ..training.train import Metrics, Train, make_train
 from .checkpoints import Checkpoints
 from .display import Display, best_first, count
+from .durable import LOCK, only_writer
 from .loop import Progress, compile_programs, run_loop
 from .pictures import plot_learning_curve, plot_sweep
 from .plan import Plan, differences, label_text
-from .records import (
-    MetricsFile,
-    describe_run,
-    read_config,
-    read_returns,
-    save_policies,
-    write_config,
-)
+from .policies import BestPolicies, save_policies
+from .records import describe_run, read_config, write_config
+from .table import MetricsFile, missing_evaluations, read_returns
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
 
 
 class RunResult(NamedTuple):
@@ -46,8 +46,8 @@ class RunResult(NamedTuple):
     """
 
     folder: Path
-    env_steps: np.ndarray
-    returns: np.ndarray
+    env_steps: NDArray[Any]
+    returns: NDArray[Any]
     seconds: float
     signal: int | None
 
@@ -70,12 +70,17 @@ def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
     plan.check()
     train = make_train(make(plan.task), plan.config)
     folder = _new_folder(out, plan.task)
-    write_config(folder, describe_run(train, plan))
-    return _Session(plan, train, folder, console).run()
+    with only_writer(folder):
+        _check_empty(folder)  # again: nobody else can have written since
+        write_config(folder, describe_run(train, plan))
+        return _Session(plan, train, folder, console).run()
 
 
 def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunResult:
     """Go on with a run from its latest checkpoint, as if it had never stopped; one that is done is written again.
+
+    With another `total_steps` it goes on to there: evaluations keep their distance, and the schedule of the
+    learning rate its length.
 
     Args:
         folder: of the run.
@@ -83,14 +88,40 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
         console: where to show progress.
 
     Raises:
-        ValueError: if the folder holds no run, its settings are not those asked for (all differences are named),
-            or its checkpoint is damaged.
+        ValueError: if the folder holds no run or another process writes there, its settings are not those asked
+            for (all differences are named), it has already done more steps, or its checkpoint is damaged.
     """
-    plan = Plan.from_json(read_config(folder))
-    different = differences(plan, asked) if asked is not None else []
-    if different:
-        raise ValueError(f"{folder} is another run: {'; '.join(different)}.")
-    return _Session(plan, make_train(make(plan.task), plan.config), folder, console).run()
+    read_config(folder)  # a sentence if it is not a run, before anything is written there
+    with only_writer(folder):
+        description = read_config(folder)
+        plan = Plan.from_json(description)
+        different = differences(plan, asked) if asked is not None else []
+        if different:
+            raise ValueError(f"{folder} is another run: {'; '.join(different)}.")
+        if asked is not None and asked.config.total_steps != plan.config.total_steps:
+            plan = _with_total_steps(folder, plan, asked.config.total_steps, console)
+            write_config(folder, {**description, **plan.to_json()})
+        return _Session(plan, make_train(make(plan.task), plan.config), folder, console).run()
+
+
+def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Console) -> Plan:
+    """The plan of a run that is given another length, which is said."""
+    new = plan.with_total_steps(total_steps)
+    with Checkpoints(folder / CHECKPOINTS) as checkpoints:
+        done = max(checkpoints.steps(), default=0)
+    if new.total_iterations < done:
+        steps = done * plan.config.steps_per_iteration
+        raise ValueError(
+            f"total_steps is {total_steps}, but {folder} has already done {steps} steps; give at least that."
+        )
+    sentence = f"{folder} goes on to {total_steps} steps instead of {plan.config.total_steps}"
+    if bool(np.any(np.asarray(new.settings().final_learning_rate) != 1.0)):
+        sentence += (
+            "; the learning rate falls as it was to fall at first, and stays at its final value "
+            "once that schedule has ended"
+        )
+    console.print(f"{sentence}.", markup=False, highlight=False, soft_wrap=True)
+    return new
 
 
 class _Session:
@@ -99,53 +130,82 @@ class _Session:
     def __init__(self, plan: Plan, train: Train, folder: Path, console: Console) -> None:
         self.started = time.perf_counter()
         self.plan, self.train, self.folder = plan, train, folder
-        total = plan.total_iterations * plan.config.steps_per_iteration
+        total = self._steps(plan.total_iterations)
         self.display = Display(console, plan.task, total, plan.labels, plan.num_seeds)
         self.last_save = time.perf_counter()
 
     def run(self) -> RunResult:
         """From compilation to the last file."""
         keys, members = self.plan.members()
-        with Checkpoints(self.folder / "checkpoints") as checkpoints:
+        with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
             with self.display.compiling():
                 programs = compile_programs(self.train, keys, members)
-                state = programs.init(keys, members)
-                if checkpoints.steps():
-                    state = checkpoints.restore(state).state
+                state = self._start(checkpoints, programs.init(keys, members))
             done = int(state.iteration[0])
-            metrics_file = MetricsFile(self.folder / "metrics.csv", self.plan, done)
-            with _stop_on_signal() as stop, self.display.training(self._steps(done)):
-                for progress in run_loop(
-                    self.train, programs, state, lambda: stop.signal is not None
-                ):
+            self.best = BestPolicies(self.folder, self.train, self.plan, done)
+            with (
+                MetricsFile(self.folder / METRICS, self.plan, programs.metrics, done) as table,
+                _stop_on_signal() as stop,
+                self.display.training(self._steps(done)),
+            ):
+                stopped = lambda: stop.signal is not None
+                for progress in run_loop(self.train, programs, state, stopped, self.plan.due):
                     state = progress.state
-                    self._record(progress, metrics_file, checkpoints)
+                    self._record(progress, table, checkpoints)
                 self._save(checkpoints, state, None)
                 checkpoints.wait()
-            metrics_file.close()
         return self._finish(state, stop.signal)
+
+    def _start(self, checkpoints: Checkpoints, fresh: TrainState) -> TrainState:
+        """The latest state whose evaluations are all in the table; a fresh one if nothing was saved."""
+        steps = checkpoints.steps()
+        if not steps:
+            return fresh
+        missing = missing_evaluations(self.folder, self.plan, steps[-1])
+        usable = [step for step in steps if not missing or step < missing[0]]
+        if not usable:
+            raise ValueError(
+                f"{self.folder / METRICS} lacks the evaluation at {self._steps(missing[0])} steps, and the "
+                f"first checkpoint is from {self._steps(steps[0])}: this run cannot go on as it was."
+            )
+        checkpoints.discard_after(usable[-1])
+        return checkpoints.restore(fresh, usable[-1]).state
 
     def _steps(self, iterations: int) -> int:
         return iterations * self.plan.config.steps_per_iteration
 
-    def _record(
-        self, progress: Progress, metrics_file: MetricsFile, checkpoints: Checkpoints
-    ) -> None:
+    def _record(self, progress: Progress, table: MetricsFile, checkpoints: Checkpoints) -> None:
         self.display.update(progress.env_steps, progress.seconds)
         if progress.metrics is not None:
-            metrics_file.write(metrics_file.seconds + progress.seconds, progress.metrics)
-            returns = np.asarray(progress.metrics.eval_return).reshape(-1, self.plan.num_seeds)
-            self.display.evaluated(progress.env_steps, progress.seconds, returns)
-            self._save(checkpoints, progress.state, float(returns.mean(1).max()))
-        elif time.perf_counter() - self.last_save > SECONDS_BETWEEN_CHECKPOINTS:
+            self._record_evaluation(progress, progress.metrics, table, checkpoints)
+        elif not progress.due and self._is_time_to_save():
+            # Never where an evaluation is due and not made: who went on from there would not make it.
             self._save(checkpoints, progress.state, None)
+
+    def _record_evaluation(
+        self, progress: Progress, metrics: Metrics, table: MetricsFile, checkpoints: Checkpoints
+    ) -> None:
+        """Row, policies, checkpoint, in this order: what goes on from a checkpoint finds what was before it."""
+        table.write(progress.env_steps, table.seconds + progress.seconds, metrics)
+        returns = np.asarray(metrics.eval_return)
+        score = None
+        if progress.due:
+            self.best.update(progress.env_steps, returns, progress.state)
+            score = float(returns.reshape(-1, self.plan.num_seeds).mean(1).max())
+        self.display.evaluated(
+            progress.env_steps, progress.seconds, returns.reshape(-1, self.plan.num_seeds)
+        )
+        self._save(checkpoints, progress.state, score)
+
+    def _is_time_to_save(self) -> bool:
+        return time.perf_counter() - self.last_save > SECONDS_BETWEEN_CHECKPOINTS
 
     def _save(self, checkpoints: Checkpoints, state: TrainState, score: float | None) -> None:
         checkpoints.save(int(state.iteration[0]), state, self.plan.to_json(), score)
         self.last_save = time.perf_counter()
 
     def _finish(self, state: TrainState, signal_: int | None) -> RunResult:
-        steps, returns = read_returns(self.folder / "metrics.csv", self.plan)
+        steps, returns = read_returns(self.folder / METRICS, self.plan)
         if len(steps):
             save_policies(self.folder, self.train, state)
             title = f"REPPO on {self.plan.task} ({self.plan.preset} preset)"
@@ -174,14 +234,26 @@ def summary(plan: Plan, result: RunResult) -> str:
     )
     command = "sweep" if plan.grid else "train"
     if result.signal is not None:
-        line += f"\nGo on with: reppo-fx {command} --resume {result.folder}"
+        line += f"\nGo on with: {resume_command(command, result.folder)}"
     return line
+
+
+def resume_command(command: str, folder: Path) -> str:
+    """What to type to go on with a run, whatever its folder is called.
+
+    >>> print(resume_command("train", Path("my runs/a=1")))
+    reppo-fx train --resume 'my runs/a=1'
+    """
+    name = str(folder)
+    return (
+        f"reppo-fx {command} --resume {shlex.quote(f'./{name}' if name.startswith('-') else name)}"
+    )
 
 
 def _new_folder(out: Path | None, task: str) -> Path:
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ValueError(f"out is {str(out)!r}, which already exists and is not empty.")
+        if out.exists():
+            _check_empty(out)
         return _make_folder(out, exist_ok=True)
     number = 1
     while True:
@@ -190,6 +262,11 @@ def _new_folder(out: Path | None, task: str) -> Path:
             return _make_folder(folder, exist_ok=False)
         except FileExistsError:
             number += 1
+
+
+def _check_empty(out: Path) -> None:
+    if not out.is_dir() or any(path.name != LOCK for path in out.iterdir()):
+        raise ValueError(f"out is {str(out)!r}, which already exists and is not empty.")
 
 
 def _make_folder(folder: Path, exist_ok: bool) -> Path:
@@ -218,7 +295,7 @@ def _stop_on_signal() -> Iterator[_Stop]:
         yield stop
         return
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if stop.signal is not None:
             raise KeyboardInterrupt
         stop.signal = number
@@ -228,4 +305,5 @@ def _stop_on_signal() -> Iterator[_Stop]:
         yield stop
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            # None: it was set by something that is not Python, and cannot be set again from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -18,7 +18,7 @@ from rich.console import Console
 import reppo_fx as rx
 from reppo_fx.run import cli, load_policy, session
 from reppo_fx.run.display import Display
-from reppo_fx.run.records import metric_columns
+from reppo_fx.run.table import metric_columns
 
 SIZES = {
     "total-steps": 256,
