@@ -12,7 +12,10 @@ largest difference over its largest entry. Writes results/equivalence.json, and 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +41,8 @@ from translate import (
     our_train,
 )
 
-from reppo_fx.learner.targets import flatten_batch
-from reppo_fx.learner.update import learner_init, update
+import reppo_fx as rx
+from reppo_fx.learner.update import learner_init, run_epochs
 from reppo_fx.ops import (
     hl_gauss_support,
     hl_gauss_targets,
@@ -47,12 +50,13 @@ from reppo_fx.ops import (
     tanh_normal_kl_sampled,
     tanh_normal_sample,
 )
-from reppo_fx.training.collect import rollout
-from reppo_fx.training.iteration import batch_from_rollout, make_behavior
+from reppo_fx.training.original import collect_with_running_statistics
 
 # Rounding of one evaluation; and where rounding is amplified: in a small difference of large numbers, and in Adam
 # steps, whose sign follows it where a gradient is near zero.
 ALLOWED = {"float64": (1e-10, 1e-8), "float32": (3e-5, 1e-2)}
+# With AVX-512, XLA takes reciprocal roots of a gradient's norm to eight digits, in float64 as well.
+EXACT = "--xla_cpu_max_isa=AVX2"
 
 
 class Term(NamedTuple):
@@ -84,8 +88,8 @@ def compare_networks(original: Original) -> list[Term]:
     state = our_state(train, hp, original.start, actor, critic)
     before, _ = our_actor(state.learner.networks.actor, old)
     x, key = original.start, jax.random.PRNGKey(3)
-    mean, std = state.learner.networks.actor(x, hp.min_std)
-    old_mean, old_std = before(x, hp.min_std)
+    mean, std = train.distribution.policy(state.learner.networks.actor(x), hp)
+    old_mean, old_std = train.distribution.policy(before(x), hp)
     sample = tanh_normal_sample(jax.random.wrap_key_data(key), mean, std)
     policy = actor.actor(x)
     action, log_prob = policy.sample_and_log_prob(seed=key)
@@ -109,7 +113,7 @@ def compare_networks(original: Original) -> list[Term]:
         Term("embedding", output.embedding, embedding),
         Term("predicted embedding", output.predicted_embedding, predicted),
         Term("predicted reward", output.predicted_reward, predicted_reward[..., 0]),
-        Term("value", train.learner.value_function.value(output.outputs, hp), value),
+        Term("value", train.value_function.value(output.outputs, hp, ()), value),
         Term("HL-Gauss targets", hl_gauss_targets(returns, support), jax.vmap(their_bins)(returns)),
     ]
 
@@ -166,14 +170,15 @@ def compare_gradients(original: Original) -> list[Term]:
     transitions, theirs = original.collect(rollout_key, theirs)
     learned, metrics = original.learn_step(learn_key, theirs, transitions)
 
-    keys, update_key = action_keys(key)
+    train, update_key = with_their_keys(train, key)
     state = our_state(train, hp, original.start, actor, merged(theirs.critic))
-    learner = train.learner._replace(optimizer=lambda hp, config: keep_gradients())
-    batch, collected = our_batch(train, state, keys)
+    _, collected = rx.collect(train, train.training_env, state)
+    batch = rx.make_batch(train, state, collected)
 
-    start = learner_init(state.learner.networks, learner, state.hyperparameters)
+    train = dataclasses.replace(train, optimizer=lambda hp, config: keep_gradients())
+    start = learner_init(train, state.learner.networks, state.hyperparameters)
     start = start._replace(duals=start.duals._replace(params=state.learner.duals.params))
-    after, ours = update(start, update_key, flatten_batch(batch), learner, state.hyperparameters)
+    after, ours = run_epochs(update_key, train, state._replace(learner=start), batch)
     critic_gradient = our_critic(
         state.learner.networks.critic, merged(learned.critic, learned.critic.opt_state)
     )
@@ -185,7 +190,7 @@ def compare_gradients(original: Original) -> list[Term]:
         Term("rollout: normalized observation", batch.actor_observation, transitions.obs),
         Term("rollout: action", row.action, transitions.action),
         Term("rollout: reward", row.reward, transitions.reward),
-        Term("next embedding", batch.next_embedding, transitions.next_emb),
+        Term("next embedding", batch.auxiliary, transitions.next_emb),
         Term("mean target", batch.target.mean(), metrics["target_values"]),
         Term("critic loss", ours.critic_loss, metrics["critic_update_loss"].mean()),
         Term("self-prediction loss", ours.aux_loss, metrics["aux_loss"].mean()),
@@ -198,14 +203,14 @@ def compare_gradients(original: Original) -> list[Term]:
     ]
 
 
-def our_batch(train: Any, state: Any, keys: Any) -> tuple[Any, Any]:
-    """Our rollout and targets with given keys."""
-
-    behavior = make_behavior(train, state)
-    _, collected = rollout(
-        train.training_env, behavior, state.rollout, keys, update_statistics=True
+def with_their_keys(train: Any, key: Any) -> tuple[Any, Any]:
+    """Ours, drawing from the keys that theirs draws from; and the key of the update."""
+    keys, update_key = action_keys(key)
+    collecting = functools.partial(collect_with_running_statistics, keys=keys)
+    train = dataclasses.replace(
+        train, collecting=collecting, target_keys=lambda streams, rows: keys
     )
-    return batch_from_rollout(train, state, collected, keys), collected
+    return train, update_key
 
 
 def compare_iteration(original: Original) -> list[Term]:
@@ -215,6 +220,7 @@ def compare_iteration(original: Original) -> list[Term]:
     key = jax.random.PRNGKey(13)
     _, rollout_key, learn_key = jax.random.split(key, 3)
     theirs = original.state(actor, critic, original.optimizer())
+    train, update_key = with_their_keys(train, key)
     state = our_state(train, hp, original.start, actor, critic)
 
     @jax.jit
@@ -224,11 +230,8 @@ def compare_iteration(original: Original) -> list[Term]:
 
     @jax.jit
     def our_iteration(state: Any) -> Any:
-        keys, update_key = action_keys(key)
-        batch, _ = our_batch(train, state, keys)
-        return update(
-            state.learner, update_key, flatten_batch(batch), train.learner, state.hyperparameters
-        )
+        collected = rx.collect(train, train.training_env, state)[1]
+        return run_epochs(update_key, train, state, rx.make_batch(train, state, collected))
 
     theirs, metrics = their_iteration(theirs)
     ours, our_metrics = our_iteration(state)
@@ -302,7 +305,14 @@ def main() -> None:
     for precision in ALLOWED:
         command = [sys.executable, __file__, "--authors", str(arguments.authors)]
         command += ["--precision", precision]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {EXACT}".strip()
+        output = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env={**os.environ, "XLA_FLAGS": flags},
+        ).stdout
         results[precision] = json.loads(output.splitlines()[-1])
     record.write(results, arguments.out / "equivalence.json")
     for precision, result in results.items():

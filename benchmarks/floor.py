@@ -11,10 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
-from reppo_fx.learner.targets import flatten_batch
-from reppo_fx.learner.update import update
-from reppo_fx.training.collect import rollout
-from reppo_fx.training.iteration import batch_from_rollout, make_behavior
+import reppo_fx as rx
 
 
 def timed(function: Any, *arguments: Any) -> tuple[float, Any]:
@@ -30,21 +27,20 @@ def floor(train: Any, hyperparameters: Any) -> dict[str, float]:
 
     def learn(key: Any) -> Any:
         state = train.init(key, hyperparameters)
-        keys = jax.random.split(key, config.num_steps)
-        online = config.statistics == "step"
-        behavior = make_behavior(train, state)
-        _, collected = rollout(train.training_env, behavior, state.rollout, keys, online)
-        return flatten_batch(batch_from_rollout(train, state, collected, keys)), state
+        _, rollout = rx.collect(train, train.training_env, state)
+        return rx.make_batch(train, state, rollout), state
 
     batch, state = jax.eval_shape(learn, jax.random.key(0))
-    shapes = (state.learner, batch, state.hyperparameters)
-    run = lambda key, learner, batch, hp: update(learner, key, batch, train.learner, hp)
     key = jax.random.key(0)
-    flops = matrix_flops(jax.make_jaxpr(run)(key, *shapes).jaxpr)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # Nothing of the world is needed for an update.
+    state = state._replace(rollout=(), key=key)
+    zero = lambda x: x if x is key else jnp.zeros(x.shape, x.dtype)
+    state, batch = jax.tree.map(zero, (state, batch))
+    run = lambda state, batch: rx.update(train, state, batch)
+    flops = matrix_flops(jax.make_jaxpr(run)(state, batch).jaxpr)
     program = jax.jit(run)
-    jax.block_until_ready(program(key, *zeros))
-    seconds_update = statistics.median(timed(program, key, *zeros)[0] for _ in range(3))
+    jax.block_until_ready(program(state, batch))
+    seconds_update = statistics.median(timed(program, state, batch)[0] for _ in range(3))
     rate = matrix_rate(config.steps_per_iteration // config.num_minibatches, config.critic_width)
     return {
         "update_flops": flops,

@@ -11,8 +11,6 @@ import numpy as np
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.learner.targets import evaluate_states
-from reppo_fx.training.iteration import network_inputs
 from reppo_fx.training.presets import CLEANER
 
 GAMMA, SEEDS, LENGTH = 0.9, 4, 5
@@ -57,11 +55,9 @@ def learned(env: rx.envs.Environment, shown: list[float]) -> np.ndarray:
 
     def one(key: jax.Array) -> jax.Array:
         state, _ = train(key, HP)
-        parts = network_inputs(
-            train, state.hyperparameters, state.rollout.statistics, jnp.array(shown)[:, None]
-        )
-        networks, function = state.learner.networks, train.learner.value_function
-        return evaluate_states(key, networks, function, *parts, 64, state.hyperparameters).value
+        at = jnp.array(shown)[:, None]
+        inputs = rx.network_inputs(train, state.hyperparameters, state.rollout.statistics, at)
+        return rx.value_of(train, state, key, inputs, num_samples=64).value
 
     return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), SEEDS)))
 

@@ -64,7 +64,7 @@ def work(task: str, steps: int, way: str, members: int, together: Path | None) -
     settings = rx.grid(hyperparameters, learning_rate=[1e-3] * width)
     init_seconds, state = timed(lambda: jax.jit(jax.vmap(train.init))(keys, settings))
     iterations = jax.jit(jax.vmap(train.iterations, (0, None)))
-    count = config.iterations_per_eval
+    count = max(config.iterations_between_evaluations)
     compile_seconds, program = timed(lambda: iterations.lower(state, count).compile())
     if way == "compile":
         to_first_step = time.perf_counter() - STARTED
@@ -133,18 +133,9 @@ def collecting_seconds(train: Any, state: Any) -> float:
     """Of one iteration's rollouts of all members, in a program of their own; the median of five."""
     import jax
 
-    from reppo_fx.training.collect import rollout
-    from reppo_fx.training.iteration import make_behavior
+    import reppo_fx as rx
 
-    config = train.config
-
-    def collect(state: Any) -> Any:
-        keys = jax.random.split(state.key, config.num_steps)
-        online = config.statistics == "step"
-        behavior = make_behavior(train, state)
-        return rollout(train.training_env, behavior, state.rollout, keys, update_statistics=online)
-
-    program = jax.jit(jax.vmap(collect))
+    program = jax.jit(jax.vmap(lambda state: rx.collect(train, train.training_env, state)))
     jax.block_until_ready(program(state))
     return statistics.median(timed(lambda: program(state))[0] for _ in range(5))
 

@@ -245,7 +245,7 @@ def our_state(train: Any, hyperparameters: Any, start: Any, actor: Any, critic: 
     networks = state.learner.networks._replace(
         actor=ours, critic=our_critic(state.learner.networks.critic, critic)
     )
-    learner = learner_init(networks, train.learner, state.hyperparameters)
+    learner = learner_init(train, networks, state.hyperparameters)
     learner = learner._replace(duals=learner.duals._replace(params=duals))
     outer = state.rollout.env_state  # auto_reset, contain_nan, time_limit
     inner = outer.inner._replace(inner=outer.inner.inner._replace(inner=start), observation=start)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Array, ScalarLike
 
 from .ops._checks import require_choice
+
+Value: TypeAlias = ScalarLike | Array
+"""A number of any library, or an array with an axis of members."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
@@ -33,7 +39,7 @@ class Config:
     """
 
     total_steps: int = 50_000_000
-    """Environment steps; rounded up to a whole number of iterations per evaluation."""
+    """Environment steps; rounded up to a whole number of iterations."""
     num_envs: int = 1024
     """Environment instances stepped together."""
     num_steps: int = 128
@@ -43,13 +49,15 @@ class Config:
     num_minibatches: int = 64
     """Gradient steps per pass; must divide num_envs * num_steps."""
     num_evals: int = 20
-    """Evaluations, evenly spaced; the last one is at the end."""
+    """Evaluations, evenly spaced; the last one is at the end. Never more than there are iterations."""
     num_eval_envs: int = 128
     """Episodes per evaluation."""
     episode_length: int | None = None
     """Steps of an evaluation episode; the task's own time limit if not given."""
     training_time_limit: int | None = None
     """Time limit while training, if another: cut episodes bootstrap from their true successors."""
+    schedule_steps: int | None = None
+    """Environment steps over which the learning rate falls; total_steps if not given."""
     num_value_samples: int = 1
     """Actions averaged for V(x') in the targets."""
     num_kl_samples: int = 16
@@ -95,11 +103,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in CHOICES:
-                require_choice(field.name, value, CHOICES[field.name])
-            elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f"{field.name} is {value}; it must be at least 1.")
+            # Numbers of any library become Python's, so that a config stays hashable and can be written down.
+            object.__setattr__(self, field.name, _plain(field, getattr(self, field.name)))
         if self.num_bins < 2:
             raise ValueError(f"num_bins is {self.num_bins}; a support needs at least 2 bins.")
         if not 0.0 < self.action_limit <= 1.0:
@@ -116,14 +121,28 @@ class Config:
         return self.num_envs * self.num_steps
 
     @property
-    def iterations_per_eval(self) -> int:
-        """Iterations between two evaluations."""
-        return math.ceil(self.total_steps / (self.steps_per_iteration * self.num_evals))
+    def total_iterations(self) -> int:
+        """Iterations of the whole run."""
+        return math.ceil(self.total_steps / self.steps_per_iteration)
+
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """The iterations after which an evaluation is due: ascending, the last one at the end."""
+        count = min(self.num_evals, self.total_iterations)
+        return tuple((k + 1) * self.total_iterations // count for k in range(count))
+
+    @property
+    def iterations_between_evaluations(self) -> tuple[int, ...]:
+        """Iterations before each evaluation, since the one before."""
+        ends = self.evaluations
+        return tuple(end - start for start, end in zip((0, *ends[:-1]), ends, strict=True))
 
     @property
     def num_updates(self) -> int:
-        """Gradient steps in the whole run."""
-        return self.iterations_per_eval * self.num_evals * self.num_epochs * self.num_minibatches
+        """Gradient steps over which the learning rate falls."""
+        steps = self.total_steps if self.schedule_steps is None else self.schedule_steps
+        iterations = math.ceil(steps / self.steps_per_iteration)
+        return iterations * self.num_epochs * self.num_minibatches
 
 
 class Hyperparameters(NamedTuple):
@@ -147,21 +166,21 @@ class Hyperparameters(NamedTuple):
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
     """
 
-    learning_rate: Any = 3e-4
-    final_learning_rate: Any = 1.0
-    max_grad_norm: Any = 0.5
-    discount: Any = 0.99
-    trace_decay: Any = 0.95
-    kl_target: Any = 0.1
-    entropy_target: Any = 0.5
-    initial_temperature: Any = 0.01
-    initial_multiplier: Any = 0.01
-    aux_weight: Any = 1.0
-    v_min: Any = 0.0
-    v_max: Any = 150.0
-    min_std: Any = 0.1
-    variance_floor: Any = 1e-2
-    reward_scale: Any = 1.0
+    learning_rate: Value = 3e-4
+    final_learning_rate: Value = 1.0
+    max_grad_norm: Value = 0.5
+    discount: Value = 0.99
+    trace_decay: Value = 0.95
+    kl_target: Value = 0.1
+    entropy_target: Value = 0.5
+    initial_temperature: Value = 0.01
+    initial_multiplier: Value = 0.01
+    aux_weight: Value = 1.0
+    v_min: Value = 0.0
+    v_max: Value = 150.0
+    min_std: Value = 0.1
+    variance_floor: Value = 1e-2
+    reward_scale: Value = 1.0
 
 
 _POSITIVE = (
@@ -174,6 +193,34 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = ("final_learning_rate", "aux_weight", "min_std")
 _FRACTIONS = ("discount", "trace_decay")
+
+
+def _plain(field: dataclasses.Field[object], value: object) -> object:
+    """A field's value as the Python type that it is declared with.
+
+    Raises:
+        ValueError: naming the field, if it cannot be, or is not allowed.
+    """
+    name, kind = field.name, str(field.type)
+    if name in CHOICES:
+        require_choice(name, str(value), CHOICES[name])
+        return str(value)
+    if value is None and kind.endswith("None"):
+        return None
+    is_bool = isinstance(value, bool | np.bool_)
+    if kind == "bool":
+        if not is_bool:
+            raise ValueError(f"{name} is {value!r}; it must be True or False.")
+        return bool(value)
+    if kind == "float":
+        if is_bool or not isinstance(value, int | float | np.number):
+            raise ValueError(f"{name} is {value!r}; it must be a number.")
+        return float(value)
+    if is_bool or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number.")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1.")
+    return int(value)
 
 
 def check_hyperparameters(hyperparameters: Hyperparameters) -> None:

@@ -7,21 +7,15 @@ original code, and every module takes any leading axes, so that a batch is one m
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, ScalarLike
+from jaxtyping import Array, Float, Key, PyTree
 
-from ..ops import (
-    cross_entropy,
-    hl_gauss_support,
-    hl_gauss_targets,
-    hl_gauss_value,
-    squared_value_loss,
-)
+from ..settings import Config, Hyperparameters
+from .values import ValueFunction
 
 OFFSET_SCALE = 40.0
 
@@ -82,7 +76,7 @@ class MLP(eqx.Module):
 
 
 class Actor(eqx.Module):
-    """Gaussian policy before squashing: `mean(x)` and `std(x) = exp(log_std(x)) + min_std`."""
+    """`num_outputs` numbers per state, from which a `Distribution` makes the policy."""
 
     trunk: MLP
 
@@ -90,19 +84,15 @@ class Actor(eqx.Module):
         self,
         key: Key[Array, ""],
         observation_size: int,
-        action_size: int,
+        num_outputs: int,
         width: int = 512,
         depth: int = 3,
         norm: str = "rms",
     ) -> None:
-        self.trunk = MLP(key, observation_size, 2 * action_size, width, depth, norm)
+        self.trunk = MLP(key, observation_size, num_outputs, width, depth, norm)
 
-    def __call__(
-        self, observation: Float[Array, "*batch o"], min_std: ScalarLike
-    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
-        """Mean and standard deviation of `u`, where the action is `tanh(u)`."""
-        mean, log_std = jnp.split(self.trunk(observation), 2, axis=-1)
-        return mean, jnp.exp(log_std) + min_std
+    def __call__(self, observation: Float[Array, "*batch o"]) -> Float[Array, "*batch outputs"]:
+        return self.trunk(observation)
 
 
 class CriticOutput(NamedTuple):
@@ -158,82 +148,62 @@ class Critic(eqx.Module):
         return CriticOutput(outputs, embedding, prediction[..., :-1], prediction[..., -1])
 
 
-class ValueFunction(NamedTuple):
-    """How a critic's outputs are read and trained; nothing else knows whether it is categorical.
+@runtime_checkable
+class ActorNetwork(Protocol):
+    """`observation -> outputs`, `[*batch, distribution.num_outputs]`; a PyTree."""
 
-    `offset(hyperparameters)` is the critic's start offset (or none), `value(outputs, hyperparameters)` the
-    scalar value, `labels(targets, hyperparameters)` what the outputs are trained towards, made once per
-    iteration, and `loss(outputs, labels)` one loss per target. Of the hyperparameters only `v_min` and `v_max`
-    are read.
-    """
-
-    num_outputs: int
-    offset: Callable[[Any], Array | None]
-    value: Callable[[Array, Any], Array]
-    labels: Callable[[Array, Any], Array]
-    loss: Callable[[Array, Array], Array]
+    def __call__(self, observation: PyTree[Array]) -> Array: ...
 
 
-def categorical_value_function(num_bins: int = 151) -> ValueFunction:
-    """HL-Gauss critic: `num_bins` logits on `[v_min, v_max]`, starting near value 0."""
+@runtime_checkable
+class CriticNetwork(Protocol):
+    """`(observation, action) -> CriticOutput`, outputs `[*batch, value_function.num_outputs]`; a PyTree."""
 
-    def support(hp: Any) -> Array:
-        return hl_gauss_support(hp.v_min, hp.v_max, num_bins)
-
-    return ValueFunction(
-        num_outputs=num_bins,
-        offset=lambda hp: hl_gauss_targets(jnp.zeros(()), support(hp)),
-        value=lambda outputs, hp: hl_gauss_value(outputs, support(hp)),
-        # Apart from the loss: Gaussian tails would take a tenth of every gradient step.
-        labels=lambda targets, hp: hl_gauss_targets(targets, support(hp)),
-        loss=cross_entropy,
-    )
-
-
-def squared_value_function() -> ValueFunction:
-    """Scalar critic with squared error: the ablation without HL-Gauss."""
-    return ValueFunction(
-        num_outputs=1,
-        offset=lambda hp: None,
-        value=lambda outputs, hp: outputs[..., 0],
-        labels=lambda targets, hp: targets,
-        loss=lambda outputs, labels: squared_value_loss(outputs[..., 0], labels),
-    )
+    def __call__(self, observation: PyTree[Array], action: PyTree[Array]) -> CriticOutput: ...
 
 
 class Networks(NamedTuple):
-    """An actor `(observation, min_std) -> (mean, std)` and a critic `(observation, action) -> CriticOutput`."""
+    """An actor `observation -> outputs` and a critic `(observation, action) -> CriticOutput`."""
 
-    actor: Any
-    critic: Any
+    actor: ActorNetwork
+    critic: CriticNetwork
+
+
+class NetworkShapes(NamedTuple):
+    """What the networks see and give, from the environment and the distribution.
+
+    Attributes:
+        actor_observation: shape and dtype of every leaf of the actor's part of one observation, as
+            `jax.ShapeDtypeStruct`; any containers and ranks.
+        critic_observation: the same of the critic's part.
+        action: dimension of an action, as the critic sees it.
+        policy_outputs: what the actor gives per state.
+    """
+
+    actor_observation: PyTree[jax.ShapeDtypeStruct]
+    critic_observation: PyTree[jax.ShapeDtypeStruct]
+    action: int
+    policy_outputs: int
 
 
 @runtime_checkable
 class MakeNetworks(Protocol):
-    """Builds the networks from a key, the sizes of what they see, the value function and the settings."""
+    """Builds the networks from a key, the shapes of what they see and give, the value function and the settings."""
 
     def __call__(
         self,
         key: Array,
-        sizes: NetworkSizes,
+        shapes: NetworkShapes,
         value_function: ValueFunction,
-        hyperparameters: Any,
+        hyperparameters: Hyperparameters,
     ) -> Networks: ...
-
-
-class NetworkSizes(NamedTuple):
-    """Sizes of what the networks see and do, from the environment."""
-
-    actor_observation: int
-    critic_observation: int
-    action: int
 
 
 def make_networks(
     key: Key[Array, ""],
-    sizes: NetworkSizes,
+    shapes: NetworkShapes,
     value_function: ValueFunction,
-    hyperparameters: Any,
+    hyperparameters: Hyperparameters,
     *,
     actor_width: int = 512,
     actor_depth: int = 3,
@@ -244,21 +214,27 @@ def make_networks(
 ) -> Networks:
     """The paper's networks. `make_train(..., networks=...)` takes anything with the first four arguments.
 
-    >>> from reppo_fx import Hyperparameters
-    >>> sizes = NetworkSizes(actor_observation=3, critic_observation=3, action=1)
-    >>> hp = Hyperparameters(v_min=0.0, v_max=150.0)
+    Raises:
+        ValueError: if an observation is not a single flat array; networks of your own take any.
+
+    >>> from reppo_fx import Hyperparameters, categorical_value_function
+    >>> flat = jax.ShapeDtypeStruct((3,), jnp.float32)
+    >>> shapes = NetworkShapes(flat, flat, action=1, policy_outputs=2)
     >>> values = categorical_value_function(51)
-    >>> nets = make_networks(jax.random.key(0), sizes, values, hp, critic_width=64, actor_width=64)
+    >>> hp = Hyperparameters(v_min=0.0, v_max=150.0)
+    >>> nets = make_networks(jax.random.key(0), shapes, values, hp, critic_width=64, actor_width=64)
     >>> out = nets.critic(jnp.zeros((8, 3)), jnp.zeros((8, 1)))
     >>> out.outputs.shape, out.embedding.shape
     ((8, 51), (8, 64))
     """
     actor_key, critic_key = jax.random.split(key)
-    actor = Actor(actor_key, sizes.actor_observation, sizes.action, actor_width, actor_depth, norm)
+    actor_size = _flat_size("actor", shapes.actor_observation)
+    critic_size = _flat_size("critic", shapes.critic_observation)
+    actor = Actor(actor_key, actor_size, shapes.policy_outputs, actor_width, actor_depth, norm)
     critic = Critic(
         critic_key,
-        sizes.critic_observation,
-        sizes.action,
+        critic_size,
+        shapes.action,
         value_function.num_outputs,
         critic_width,
         critic_depths,
@@ -269,7 +245,7 @@ def make_networks(
     return Networks(actor, critic)
 
 
-def networks_from_config(config: Any) -> MakeNetworks:
+def networks_from_config(config: Config) -> MakeNetworks:
     """`make_networks` with the sizes of a `Config` bound."""
     return functools.partial(
         make_networks,
@@ -280,3 +256,14 @@ def networks_from_config(config: Any) -> MakeNetworks:
         norm=config.norm,
         trainable_offset=config.critic_offset == "trainable",
     )
+
+
+def _flat_size(network: str, observation: PyTree[jax.ShapeDtypeStruct]) -> int:
+    shapes = [tuple(leaf.shape) for leaf in jax.tree.leaves(observation)]
+    if len(shapes) != 1 or len(shapes[0]) != 1 or not isinstance(observation, jax.ShapeDtypeStruct):
+        shown = ", ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(
+            f"the {network}'s observation is {shown}; these networks take a single flat array, [size]: flatten it "
+            "(envs.flatten_observation), or give networks of your own to make_train(networks=...)."
+        )
+    return int(shapes[0][0])

@@ -1,36 +1,35 @@
 """Actor objectives: how a minibatch becomes one loss per state. `make_train(..., actor_objective=...)` takes any.
 
 An objective is `(actor, key, batch, q_value, duals, hyperparameters) -> ActorTerms`, differentiated with respect
-to the actor. `q_value(critic_observation, action)` holds the critic's parameters constant.
+to the actor. `q_value(critic_observation, action)` holds the critic's parameters constant. `make_objective` makes
+one of an `ActorLoss`, which says what improves a policy, and how KL is estimated and constrained.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from ..ops import (
-    Duals,
-    pathwise_actor_loss,
-    score_function_actor_loss,
-    tanh_normal_kl,
-    tanh_normal_kl_sampled,
-    tanh_normal_log_prob,
-    tanh_normal_sample,
-)
-from .targets import Batch
+from ..ops import Duals, pathwise_actor_loss, score_function_actor_loss
+from ..settings import Hyperparameters
+from .batch import Batch
+from .distributions import Distribution
+from .networks import ActorNetwork
 
-ORIGINAL_KL_CLIP = 1e-4
 NUM_BASELINE_SAMPLES = 4
+
+QValue = Callable[[PyTree[Array], PyTree[Array]], Float[Array, "*batch"]]
+KLEstimator = Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, "*batch"]]
+SplitKey = Callable[[Array], tuple[Array, Array]]
 
 
 class ActorTerms(NamedTuple):
-    """Per state: the loss, the entropy estimate `−log π(a|x)`, and the KL."""
+    """Per state: the loss, the entropy estimate (usually `−log π(a|x)`), and the KL."""
 
     loss: Float[Array, "*batch"]
     entropy: Float[Array, "*batch"]
@@ -43,133 +42,159 @@ class ActorObjective(Protocol):
 
     def __call__(
         self,
-        actor: Any,
+        actor: ActorNetwork,
         key: Array,
         batch: Batch,
-        q_value: Callable[[Array, Array], Array],
+        q_value: QValue,
         duals: Duals,
-        hyperparameters: Any,
+        hyperparameters: Hyperparameters,
     ) -> ActorTerms: ...
 
 
-KLEstimator = Callable[[Array, Array, Array, Array, Array], Array]
+class KLRule(NamedTuple):
+    """What the losses of `ops` take beside improvement: KL per state, `α`, `β`, `ε`, and the rule's name."""
+
+    kl: Float[Array, "*batch"]
+    temperature: ScalarLike
+    multiplier: ScalarLike
+    kl_target: ScalarLike
+    kl_constraint: str
 
 
-def kl_estimator(config: Any) -> KLEstimator:
-    """`(key, old mean, old std, new mean, new std) -> KL per state`, as the config says."""
-    if config.kl_estimator == "exact":
-        return lambda key, *distributions: tanh_normal_kl(*distributions)
-    clip = ORIGINAL_KL_CLIP if config.kl_estimator == "sampled_clipped" else None
-    return functools.partial(tanh_normal_kl_sampled, num_samples=config.num_kl_samples, clip=clip)
+@runtime_checkable
+class ActorLoss(Protocol):
+    """What improves a policy: loss and entropy estimate per state, of the policy at a minibatch."""
+
+    def __call__(
+        self,
+        distribution: Distribution,
+        key: Array,
+        policy: PyTree[Array],
+        batch: Batch,
+        q_value: QValue,
+        rule: KLRule,
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]: ...
 
 
-def pathwise_objective(
-    actor: Any,
-    key: Array,
-    batch: Batch,
-    q_value: Callable[[Array, Array], Array],
-    duals: Duals,
-    hyperparameters: Any,
-    *,
+def two_keys(key: Array) -> tuple[Array, Array]:
+    """Independent keys for the actions and for the KL's samples."""
+    first, second = jax.random.split(key)
+    return first, second
+
+
+def make_objective(
+    actor_loss: ActorLoss,
+    distribution: Distribution,
     estimate_kl: KLEstimator,
-    kl_constraint: str,
-    noise: str = "independent",
-) -> ActorTerms:
-    """REPPO's objective: differentiate through a reparameterized action and Q."""
-    mean, std = actor(batch.actor_observation, hyperparameters.min_std)
-    sample_key, kl_key = (key, key) if noise == "reused" else jax.random.split(key)
-    sample = tanh_normal_sample(sample_key, mean, std)
-    kl = estimate_kl(kl_key, batch.old_mean, batch.old_std, mean, std)
-    loss = pathwise_actor_loss(
-        q_value(batch.critic_observation, sample.action),
-        sample.log_prob,
-        kl,
-        duals.temperature,
-        duals.multiplier,
-        hyperparameters.kl_target,
-        kl_constraint,
-    )
-    return ActorTerms(loss, -sample.log_prob, kl)
+    kl_constraint: str = "clipped",
+    split_key: SplitKey = two_keys,
+) -> ActorObjective:
+    """The frame that all objectives share: policy, keys, KL, constraint.
+
+    Args:
+        actor_loss: what improves the policy.
+        distribution: what the actor's outputs mean.
+        estimate_kl: `(key, old policy, new policy) -> KL` per state.
+        kl_constraint: `"clipped"`, `"penalty"` or `"none"`.
+        split_key: one key into that of the actions and that of the KL's samples.
+
+    Returns:
+        The objective.
+    """
+
+    def objective(
+        actor: ActorNetwork,
+        key: Array,
+        batch: Batch,
+        q_value: QValue,
+        duals: Duals,
+        hyperparameters: Hyperparameters,
+    ) -> ActorTerms:
+        policy = distribution.policy(actor(batch.actor_observation), hyperparameters)
+        sample_key, kl_key = split_key(key)
+        kl = estimate_kl(kl_key, batch.old_policy, policy)
+        rule = KLRule(
+            kl, duals.temperature, duals.multiplier, hyperparameters.kl_target, kl_constraint
+        )
+        loss, entropy = actor_loss(distribution, sample_key, policy, batch, q_value, rule)
+        return ActorTerms(loss, entropy, kl)
+
+    return objective
 
 
-def score_objective(
-    actor: Any,
+def pathwise_loss(
+    distribution: Distribution,
     key: Array,
+    policy: PyTree[Array],
     batch: Batch,
-    q_value: Callable[[Array, Array], Array],
-    duals: Duals,
-    hyperparameters: Any,
-    *,
-    estimate_kl: KLEstimator,
-    kl_constraint: str,
-) -> ActorTerms:
-    """Score function with Q: the advantage is Q minus the mean Q of other samples at the same state."""
-    mean, std = actor(batch.actor_observation, hyperparameters.min_std)
-    sample_key, baseline_key, kl_key = jax.random.split(key, 3)
-    sample = jax.lax.stop_gradient(tanh_normal_sample(sample_key, mean, std))
-    baseline_keys = jax.random.split(baseline_key, NUM_BASELINE_SAMPLES)
-    others = jax.vmap(
-        lambda k: q_value(batch.critic_observation, tanh_normal_sample(k, mean, std).action)
-    )(baseline_keys)
+    q_value: QValue,
+    rule: KLRule,
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """REPPO's: differentiate through a reparameterized action and Q."""
+    sample = distribution.sample(key, policy)
+    q_values = q_value(batch.critic_observation, sample.action)
+    loss = pathwise_actor_loss(q_values, sample.log_prob, *rule, stop_gradients=False)
+    return loss, -sample.log_prob
+
+
+def score_loss(
+    distribution: Distribution,
+    key: Array,
+    policy: PyTree[Array],
+    batch: Batch,
+    q_value: QValue,
+    rule: KLRule,
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """Score function with Q: the advantage is Q less the mean Q of other samples at the same state."""
+    sample_key, baseline_key = jax.random.split(key)
+    sample = jax.lax.stop_gradient(distribution.sample(sample_key, policy))
+
+    def q_of_another(key: Array) -> Array:
+        return q_value(batch.critic_observation, distribution.sample(key, policy).action)
+
+    others = jax.vmap(q_of_another)(jax.random.split(baseline_key, NUM_BASELINE_SAMPLES))
     advantage = q_value(batch.critic_observation, sample.action) - others.mean(0)
-    kl = estimate_kl(kl_key, batch.old_mean, batch.old_std, mean, std)
-    log_prob = tanh_normal_log_prob(mean, std, pre_tanh=sample.pre_tanh)
-    loss = score_function_actor_loss(
-        log_prob,
-        advantage,
-        kl,
-        duals.temperature,
-        duals.multiplier,
-        hyperparameters.kl_target,
-        kl_constraint,
-    )
-    return ActorTerms(loss, -log_prob, kl)
+    log_prob = distribution.log_prob(policy, sample.action, sample.latent)
+    loss = score_function_actor_loss(log_prob, advantage, *rule, stop_gradients=False)
+    return loss, -log_prob
 
 
-def gae_objective(
-    actor: Any,
+def gae_loss(
+    distribution: Distribution,
     key: Array,
+    policy: PyTree[Array],
     batch: Batch,
-    q_value: Callable[[Array, Array], Array],
-    duals: Duals,
-    hyperparameters: Any,
-    *,
-    estimate_kl: KLEstimator,
-    kl_constraint: str,
-) -> ActorTerms:
+    q_value: QValue,
+    rule: KLRule,
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """Score function with GAE on the actions taken, weighted by how much likelier they have become."""
     del q_value
     if batch.advantage is None:
         raise ValueError(
-            "gae_objective needs advantages: set policy_gradient='score_gae' in the Config."
+            "this objective needs advantages: set policy_gradient='score_gae' in the Config."
         )
-    mean, std = actor(batch.actor_observation, hyperparameters.min_std)
-    sample_key, kl_key = jax.random.split(key)
-    entropy = -tanh_normal_sample(sample_key, mean, std).log_prob
-    kl = estimate_kl(kl_key, batch.old_mean, batch.old_std, mean, std)
-    log_prob = tanh_normal_log_prob(mean, std, batch.action)
+    log_prob = distribution.log_prob(policy, batch.action)
     loss = score_function_actor_loss(
         log_prob,
         _standardize(batch.advantage),
-        kl,
-        duals.temperature,
-        duals.multiplier,
-        hyperparameters.kl_target,
-        kl_constraint,
-        behavior_log_probs=tanh_normal_log_prob(batch.old_mean, batch.old_std, batch.action),
+        *rule,
+        behavior_log_probs=distribution.log_prob(batch.old_policy, batch.action),
+        stop_gradients=False,
     )
-    return ActorTerms(loss, entropy, kl)
+    return loss, -distribution.sample(key, policy).log_prob
 
 
 def _standardize(x: Array) -> Array:
     return (x - jnp.mean(x)) / (jnp.std(x) + 1e-8)
 
 
-def objective_from_config(config: Any) -> ActorObjective:
-    """The objective that a `Config` names, with its KL estimator and constraint bound."""
-    bound = {"estimate_kl": kl_estimator(config), "kl_constraint": config.kl_constraint}
-    if config.policy_gradient == "score":
-        return functools.partial(score_objective, **bound)
-    if config.policy_gradient == "score_gae":
-        return functools.partial(gae_objective, **bound)
-    return functools.partial(pathwise_objective, noise=config.noise, **bound)
+def exact_kl(distribution: Distribution) -> KLEstimator:
+    """Closed form: no noise, and cheap. The choice wherever the distribution has one."""
+    return lambda key, old, new: distribution.kl(old, new)
+
+
+def sampled_kl(
+    distribution: Distribution, num_samples: int, clip: float | None = None
+) -> KLEstimator:
+    """From samples of the old policy, as in the published code; all that a policy without a closed form has."""
+    return functools.partial(distribution.kl_sampled, num_samples=num_samples, clip=clip)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int, PyTree
+
+from .._trees import all_finite
+from ..settings import Config, Hyperparameters
+
+# Changes no number (its root is far below Adam's own 1e-8), but keeps the root's derivative at zero finite.
+EPSILON_OF_ROOT = 1e-37
 
 
 class SkipState(NamedTuple):
     """The inner optimizer's state, and how many updates were dropped."""
 
-    inner: Any
+    inner: optax.OptState
     skipped: Int[Array, ""]
 
 
@@ -30,14 +36,15 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
     [0. 0.] 1
     """
 
-    def init(params: Any) -> SkipState:
+    def init(params: optax.Params) -> SkipState:
         return SkipState(inner.init(params), jnp.zeros((), jnp.int32))
 
     def update(
-        gradients: Any, state: SkipState, params: Any = None, **extra: Any
-    ) -> tuple[Any, SkipState]:
-        updates, inner_state = inner.update(gradients, state.inner, params, **extra)
-        ok = _all_finite((optax.apply_updates(params, updates), inner_state))
+        gradients: optax.Updates, state: SkipState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, SkipState]:
+        updates, inner_state = inner.update(gradients, state.inner, params)
+        result = updates if params is None else optax.apply_updates(params, updates)
+        ok = all_finite((result, inner_state))
         updates = jax.tree.map(lambda u: jnp.where(ok, u, jnp.zeros_like(u)), updates)
         kept = jax.tree.map(lambda new, old: jnp.where(ok, new, old), inner_state, state.inner)
         return updates, SkipState(kept, state.skipped + (~ok).astype(jnp.int32))
@@ -45,35 +52,42 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
     return optax.GradientTransformation(init, update)
 
 
-def count_skipped(opt_state: Any) -> Int[Array, ""]:
+def count_skipped(opt_state: PyTree) -> Int[Array, ""]:
     """Dropped updates, summed over every `skip_nonfinite` in an optimizer state."""
-    is_skip = lambda node: isinstance(node, SkipState)
-    nodes = [n for n in jax.tree.leaves(opt_state, is_leaf=is_skip) if is_skip(n)]
+
+    def is_skip(node: object) -> bool:
+        return isinstance(node, SkipState)
+
+    nodes = [node for node in jax.tree.leaves(opt_state, is_leaf=is_skip) if is_skip(node)]
     return sum((node.skipped for node in nodes), jnp.zeros((), jnp.int32))
 
 
-def learning_rate_schedule(hyperparameters: Any, config: Any) -> optax.Schedule:
-    """Step size of the n-th gradient step: linear to `final_learning_rate` times the first one."""
-    end = hyperparameters.learning_rate * hyperparameters.final_learning_rate
-    return optax.linear_schedule(hyperparameters.learning_rate, end, config.num_updates)
+def learning_rate_schedule(hyperparameters: Hyperparameters, config: Config) -> optax.Schedule:
+    """Step size of the n-th gradient step: linear to `final_learning_rate` times the first one, then constant."""
+    start = jnp.asarray(hyperparameters.learning_rate)
+    end = start * hyperparameters.final_learning_rate
+    return optax.linear_schedule(start, end, config.num_updates)
 
 
-def make_optimizer(hyperparameters: Any, config: Any) -> optax.GradientTransformation:
+def make_optimizer(
+    hyperparameters: Hyperparameters, config: Config
+) -> optax.GradientTransformation:
     """Adam behind a bound on the global norm; updates that are not finite are dropped.
 
     All parameters are one flat vector to it: a few large kernels instead of hundreds of small ones, which
     halves both compile and run time of a gradient step on a CPU.
     """
-    adam = optax.adam(learning_rate_schedule(hyperparameters, config))
     clip = optax.clip_by_global_norm(hyperparameters.max_grad_norm)
-    return optax.flatten(skip_nonfinite(optax.chain(clip, adam)))
+    return optax.flatten(skip_nonfinite(optax.chain(clip, _adam(hyperparameters, config))))
 
 
-def make_dual_optimizer(hyperparameters: Any, config: Any) -> optax.GradientTransformation:
+def make_dual_optimizer(
+    hyperparameters: Hyperparameters, config: Config
+) -> optax.GradientTransformation:
     """Adam without a bound, for the multipliers' own optimizer."""
-    adam = optax.adam(learning_rate_schedule(hyperparameters, config))
-    return optax.flatten(skip_nonfinite(adam))
+    return optax.flatten(skip_nonfinite(_adam(hyperparameters, config)))
 
 
-def _all_finite(tree: Any) -> Bool[Array, ""]:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+def _adam(hyperparameters: Hyperparameters, config: Config) -> optax.GradientTransformation:
+    schedule = learning_rate_schedule(hyperparameters, config)
+    return optax.adam(schedule, eps_root=EPSILON_OF_ROOT)

@@ -1,40 +1,57 @@
-"""What is learned from: a time-major rollout of transitions, and where collecting goes on."""
+"""What is learned from: a time-major rollout of transitions. Pure worlds and programs fill it alike."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..ops import RunningStatistics
+from .normalizers import Normalizer
 
 
 class Transition(NamedTuple):
-    """Row `t` of a rollout; axes `[T, num_envs, ...]`, observations as the environment gives them."""
+    """Row `t` of a rollout; axes `[T, num_envs, ...]`, observations as the environment gives them.
+
+    Attributes:
+        observation: `x_t`.
+        action: `a_t`, as the environment got it.
+        next_observation: `x_{t+1}`, the true successor, before any auto-reset.
+        reward: `r_t`.
+        terminated: the episode ended for good at `t`.
+        truncated: it was cut at `t`; the successor still has a value.
+        nonfinite: the simulator failed at `t` and was contained: nothing is learned about this step's value.
+        metrics: the simulator's own.
+    """
 
     observation: PyTree[Array]
-    action: Float[Array, "*batch d"]
+    action: PyTree[Array]
     next_observation: PyTree[Array]
     reward: Float[Array, "*batch"]
     terminated: Bool[Array, "*batch"]
     truncated: Bool[Array, "*batch"]
+    nonfinite: Bool[Array, "*batch"]
     metrics: dict[str, Float[Array, "*batch"]]
 
 
-class RolloutState(NamedTuple):
-    """What goes on from one rollout to the next."""
-
-    env_state: Any
-    observation: PyTree[Array]
-    statistics: RunningStatistics
-
-
 class Rollout(NamedTuple):
-    """A batch, with the statistics at `x_t` and at `x_{t+1}`.
+    """A batch of transitions, with the statistics that `x_t` and `x_{t+1}` are normalized by.
 
-    These have a leading axis `[T]` where statistics change at every step, else none.
+    The statistics have a leading axis `[T]` where they change at every step, else none.
     """
 
     transitions: Transition
     statistics: RunningStatistics
     next_statistics: RunningStatistics
+
+
+def take_in(
+    normalizer: Normalizer, statistics: RunningStatistics, transitions: Transition
+) -> tuple[RunningStatistics, Rollout]:
+    """Statistics of all that has been seen, and the rollout that is learned from.
+
+    The first rollout is learned from with its own statistics, later ones with those that they were collected with.
+    """
+    new = normalizer.take_in(statistics, transitions.observation)
+    used = normalizer.used(statistics, new)
+    return new, Rollout(transitions, used, used)

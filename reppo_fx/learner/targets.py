@@ -1,172 +1,208 @@
-"""From a rollout to what the update learns from: λ-return targets, next embeddings, the old policy."""
+"""From a rollout to what the update learns from: λ-return targets, embeddings of successors, the old policy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, PyTree
 
-from ..ops import (
-    entropy_regularized_rewards,
-    generalized_advantages,
-    lambda_returns,
-    tanh_normal_sample,
-)
-from .networks import Networks, ValueFunction
-from .rollout import Transition
+from ..ops import entropy_regularized_rewards, generalized_advantages, lambda_returns
+from .batch import Batch, Successor
+from .method import Method, network_inputs, policy_of
+from .rollout import Rollout, Transition
+from .state import TrainState, key_streams
 
 # Layers of width 512 stay in a processor's cache; twice as many take half as long again on two cores.
 STATES_AT_ONCE = 4096
 
-
-class Batch(NamedTuple):
-    """What a gradient step sees; all normalized, computed once with the parameters that collected the data.
-
-    Attributes:
-        label: what the critic's outputs are trained towards, from the target; one number per bin for a categorical
-            critic, made here because it costs more time than the loss, and with 151 bins 0.6 kB per row.
-    """
-
-    actor_observation: Float[Array, "*batch o"]
-    critic_observation: Float[Array, "*batch c"]
-    action: Float[Array, "*batch d"]
-    reward: Float[Array, "*batch"]
-    terminated: Bool[Array, "*batch"]
-    truncated: Bool[Array, "*batch"]
-    target: Float[Array, "*batch"]
-    label: Float[Array, "*batch labels"] | Float[Array, "*batch"]
-    next_embedding: Float[Array, "*batch width"] | None
-    old_mean: Float[Array, "*batch d"]
-    old_std: Float[Array, "*batch d"]
-    advantage: Float[Array, "*batch"] | None
+T = TypeVar("T")
 
 
-class Successor(NamedTuple):
-    """At the true successor: value, log-density of the sampled action, embedding of it."""
+def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
+    r"""Normalize a rollout and compute its targets, with the parameters that collected it.
 
-    value: Float[Array, "*batch"]
-    log_prob: Float[Array, "*batch"]
-    embedding: Float[Array, "*batch width"]
-
-
-def evaluate_states(
-    key: Array,
-    networks: Networks,
-    value_function: ValueFunction,
-    actor_observation: Float[Array, "*batch o"],
-    critic_observation: Float[Array, "*batch c"],
-    num_samples: int,
-    hyperparameters: Any,
-) -> Successor:
-    """`V(x) = mean_k Q(x, a_k)`, `a_k ~ π(·|x)`; log-density averaged alike, embedding of the first sample."""
-    mean, std = networks.actor(actor_observation, hyperparameters.min_std)
-
-    def once(key: Array) -> Successor:
-        sample = tanh_normal_sample(key, mean, std)
-        output = networks.critic(critic_observation, sample.action)
-        value = value_function.value(output.outputs, hyperparameters)
-        return Successor(value, sample.log_prob, output.embedding)
-
-    if num_samples == 1:
-        return once(key)
-    # One sample at a time: memory stays that of one.
-    samples = jax.lax.map(once, jax.random.split(key, num_samples))
-    return Successor(samples.value.mean(0), samples.log_prob.mean(0), samples.embedding[0])
-
-
-def make_batch(
-    keys: Array,
-    networks: Networks,
-    value_function: ValueFunction,
-    temperature: Float[Array, ""],
-    observations: tuple[Array, Array],
-    next_observations: tuple[Array, Array],
-    transitions: Transition,
-    config: Any,
-    hyperparameters: Any,
-) -> Batch:
-    """Targets for a rollout, `[T, num_envs, ...]`.
+    `r̃_t = r_t − γ α log π(a_{t+1} | x_{t+1})`, `G_t` its λ-return with `V_{t+1} = Q(x_{t+1}, a_{t+1})`,
+    `a_{t+1} ~ π` at the true successor. Where a simulator failed, the trace is cut before the step, which itself is
+    left out of the critic's loss: a failure neither pays nor costs.
 
     Args:
-        keys: one per row, `[T]`; with `config.noise == "reused"` those that drew the rollout's actions.
-        networks: with the parameters that collected the data.
-        value_function: how to read the critic.
-        temperature: α, constant.
-        observations: the actor's and the critic's part of `x_t`, normalized.
-        next_observations: the same at the true successors.
-        transitions: the rollout, for actions, rewards and ends.
-        config: static settings.
-        hyperparameters: traced settings.
+        method: the functions.
+        state: of the learner that collected the rollout.
+        rollout: `[T, num_envs, ...]`, from `collect` or from anywhere else.
 
     Returns:
-        The batch for `update`.
+        The batch for `update`, `[T, num_envs, ...]`.
+
+    Source: REPPO (arXiv 2507.11019), eqs. of its soft λ-return.
     """
-    samples, hp = config.num_value_samples, hyperparameters
-
-    def value_rows(keys: Array, parts: tuple[Array, Array]) -> Successor:
-        return map_rows(
-            lambda key, actor_part, critic_part: evaluate_states(
-                key, networks, value_function, actor_part, critic_part, samples, hp
-            ),
-            keys,
-            *parts,
-        )
-
-    successor = value_rows(keys, next_observations)
-    reward = transitions.reward * hp.reward_scale
-    soft_reward = entropy_regularized_rewards(
-        reward, successor.log_prob, transitions.terminated, temperature, hp.discount
-    )
-    ends = (transitions.terminated, transitions.truncated)
-    target = lambda_returns(soft_reward, successor.value, *ends, hp.discount, hp.trace_decay)
-    advantage = None
-    if config.policy_gradient == "score_gae":
-        fold = jax.vmap(lambda key: jax.random.fold_in(key, 1))
-        value = value_rows(fold(keys), observations).value
-        advantage = generalized_advantages(
-            soft_reward, value, successor.value, *ends, hp.discount, hp.trace_decay
-        )
-    act = lambda actor_part: networks.actor(actor_part, hp.min_std)
-    old_mean, old_std = map_rows(act, observations[0])
-    batch = Batch(
+    hp, transitions = state.hyperparameters, rollout.transitions
+    rows = transitions.reward.shape[0]
+    observations = network_inputs(method, hp, rollout.statistics, transitions.observation)
+    successors = network_inputs(method, hp, rollout.next_statistics, transitions.next_observation)
+    keys = method.target_keys(key_streams(state.key), rows)
+    successor = successor_values(method, state, keys, successors)
+    reward, target = soft_returns(state, transitions, successor)
+    act = lambda observation: policy_of(method, state.learner.networks.actor, observation, hp)
+    return Batch(
         actor_observation=observations[0],
         critic_observation=observations[1],
         action=transitions.action,
         reward=reward,
         terminated=transitions.terminated,
         truncated=transitions.truncated,
+        counts=method.counts(transitions),
         target=target,
-        label=value_function.labels(target, hp),
-        next_embedding=successor.embedding if config.self_prediction else None,
-        old_mean=old_mean,
-        old_std=old_std,
-        advantage=advantage,
+        label=method.value_function.labels(target, hp, state.learner.values),
+        auxiliary=method.auxiliary.target(successor),
+        old_policy=map_rows(act, observations[0]),
+        advantage=method.advantages(method, state, rollout, successor),
     )
-    return jax.lax.stop_gradient(batch)
 
 
-def map_rows(function: Callable[..., Any], *arrays: Array) -> Any:
+def soft_returns(
+    state: TrainState, transitions: Transition, successor: Successor
+) -> tuple[Float[Array, "T *batch"], Float[Array, "T *batch"]]:
+    """Scaled rewards, and targets: λ-returns of rewards with the entropy of the next action."""
+    hp = state.hyperparameters
+    reward = transitions.reward * hp.reward_scale
+    soft_reward = _soft_rewards(state, reward, transitions, successor)
+    target = lambda_returns(
+        soft_reward,
+        successor.value,
+        transitions.terminated,
+        transitions.truncated,
+        hp.discount,
+        hp.trace_decay,
+        trace_weights=trace_weights(transitions),
+    )
+    return reward, target
+
+
+def _soft_rewards(
+    state: TrainState,
+    reward: Float[Array, "T *batch"],
+    transitions: Transition,
+    successor: Successor,
+) -> Float[Array, "T *batch"]:
+    return entropy_regularized_rewards(
+        reward,
+        successor.log_prob,
+        transitions.terminated,
+        state.learner.duals.temperature,
+        state.hyperparameters.discount,
+    )
+
+
+def trace_weights(transitions: Transition) -> Float[Array, "T *batch"]:
+    """`c_t`: nothing of what follows a step at which the simulator failed is trusted before it."""
+    return jnp.where(transitions.nonfinite, 0.0, 1.0).astype(transitions.reward.dtype)
+
+
+def successor_values(
+    method: Method,
+    state: TrainState,
+    keys: Array,
+    inputs: tuple[PyTree[Array], PyTree[Array]],
+) -> Successor:
+    """Values of states `[T, num_envs, ...]`: `V(x) = mean_k Q(x, a_k)`, `a_k ~ π(·|x)`.
+
+    Args:
+        method: the functions.
+        state: of the learner.
+        keys: one per row, `[T]`.
+        inputs: the actor's and the critic's part, normalized.
+
+    Returns:
+        The value, the log-density averaged alike, and the embedding at the first sample.
+    """
+    return map_rows(
+        lambda key, actor_part, critic_part: value_of(
+            method, state, key, (actor_part, critic_part)
+        ),
+        keys,
+        *inputs,
+    )
+
+
+def value_of(
+    method: Method,
+    state: TrainState,
+    key: Array,
+    inputs: tuple[PyTree[Array], PyTree[Array]],
+    num_samples: int | None = None,
+) -> Successor:
+    """`successor_values` of states with any leading axes, with `config.num_value_samples` unless said otherwise."""
+    networks, hp = state.learner.networks, state.hyperparameters
+    actor_part, critic_part = inputs
+    policy = policy_of(method, networks.actor, actor_part, hp)
+
+    def once(key: Array) -> Successor:
+        sample = method.distribution.sample(key, policy)
+        output = networks.critic(critic_part, sample.action)
+        value = method.value_function.value(output.outputs, hp, state.learner.values)
+        return Successor(value, sample.log_prob, output.embedding)
+
+    num_samples = num_samples or method.config.num_value_samples
+    if num_samples == 1:
+        return once(key)
+    # One sample at a time: memory stays that of one.
+    samples = jax.lax.map(once, jax.random.split(key, num_samples))
+    embedding = jax.tree.map(lambda x: x[0], samples.embedding)
+    return Successor(samples.value.mean(0), samples.log_prob.mean(0), embedding)
+
+
+def no_advantages(
+    method: Method, state: TrainState, rollout: Rollout, successor: Successor
+) -> None:
+    """For objectives that need none."""
+    del method, state, rollout, successor
+
+
+def gae_advantages(
+    method: Method, state: TrainState, rollout: Rollout, successor: Successor
+) -> Float[Array, "T *batch"]:
+    """Generalized advantages of the actions taken; none where the simulator failed."""
+    hp, transitions = state.hyperparameters, rollout.transitions
+    inputs = network_inputs(method, hp, rollout.statistics, transitions.observation)
+    keys = jax.random.split(key_streams(state.key).advantages, transitions.reward.shape[0])
+    reward = transitions.reward * hp.reward_scale
+    advantage = generalized_advantages(
+        _soft_rewards(state, reward, transitions, successor),
+        successor_values(method, state, keys, inputs).value,
+        successor.value,
+        transitions.terminated,
+        # A step before a failure bootstraps: its advantage must not contain what followed.
+        transitions.truncated | _before_failure(transitions),
+        hp.discount,
+        hp.trace_decay,
+    )
+    return jnp.where(transitions.nonfinite, jnp.zeros_like(advantage), advantage)
+
+
+def _before_failure(transitions: Transition) -> Array:
+    failed = transitions.nonfinite
+    return jnp.concatenate([failed[1:], jnp.zeros_like(failed[:1])])
+
+
+def map_rows(function: Callable[..., T], *arrays: PyTree[Array]) -> T:
     """`vmap` over rows, in as many equal parts as keep activations small.
 
-    All arrays are `[T, ...]`, the last one `[T, num_envs, ...]`. Hidden layers and logits of a whole rollout would
-    take more memory than everything that is kept of it.
+    All arrays are `[T, ...]`, those of the last one `[T, num_envs, ...]`. Hidden layers and logits of a whole
+    rollout would take more memory than everything that is kept of it.
     """
-    rows, num_envs = arrays[-1].shape[:2]
+    rows, num_envs = jax.tree.leaves(arrays[-1])[0].shape[:2]
     parts = min(
         n
         for n in range(1, rows + 1)
         if rows % n == 0 and (rows // n * num_envs <= STATES_AT_ONCE or n == rows)
     )
     if parts == 1:
-        return jax.vmap(function)(*arrays)
+        together: T = jax.vmap(function)(*arrays)
+        return together
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), arrays)
     mapped = jax.lax.map(lambda part: jax.vmap(function)(*part), split)
-    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), mapped)
-
-
-def flatten_batch(batch: Batch) -> Batch:
-    """`[T, num_envs, ...]` to `[T · num_envs, ...]`."""
-    return jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), batch)
+    joined: T = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), mapped)
+    return joined

@@ -1,4 +1,8 @@
-"""One equation a function: plain arrays in, plain arrays out. Nothing here knows the rest of the package."""
+"""One equation a function: plain arrays in, plain arrays out. Nothing here knows the rest of the package.
+
+REPPO's paper (arXiv 2507.11019) numbers its equations differently in each of its versions: where a number
+could be checked it is cited with its version, elsewhere the equation is named.
+"""
 
 from .actor_losses import (
     expected_actor_loss,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._checks import require_same_shape
+from ._numerics import constant, widened
 
 
 def squared_value_loss(
-    values: Float[Array, "*batch"], targets: Float[Array, "*batch"]
+    values: Float[Array, "*batch"],
+    targets: Float[Array, "*batch"],
+    stop_gradients: bool = True,
 ) -> Float[Array, "*batch"]:
     """Squared error `(V − G)²`; no gradient through the target.
 
+    For a critic with one output: the simplest, and free of any range of values. `hl_gauss_loss` bounds the
+    gradient of a far target and is what REPPO's results rest on, but needs a support.
+
     Args:
         values: predicted values.
-        targets: `G`.
+        targets: `G`; constant here.
+        stop_gradients: False where only the parameters are differentiated anyway and gradients through the
+            update (meta-gradients) are wanted.
 
     Returns:
         One loss per target, in squared reward units.
@@ -28,7 +35,8 @@ def squared_value_loss(
     [4.]
     """
     require_same_shape(values=values, targets=targets)
-    return jnp.square(values - jax.lax.stop_gradient(targets))
+    dtype, (values, targets) = widened(values, targets)
+    return jnp.square(values - constant(targets, stop_gradients)).astype(dtype)
 
 
 def self_prediction_loss(
@@ -37,19 +45,24 @@ def self_prediction_loss(
     predicted_rewards: Float[Array, "*batch"],
     rewards: Float[Array, "*batch"],
     terminated: Bool[Array, "*batch"],
+    stop_gradients: bool = True,
 ) -> Float[Array, "*batch"]:
     r"""The auxiliary task: predict the next embedding and the reward.
 
     `L = (1 − terminated) / (k+1) · ( ‖ẑ − z_{t+1}‖² + (r̂ − r_t)² )`
 
-    `z_{t+1}` is the critic's embedding of `(x_{t+1}, a_{t+1})` at collection time; no gradient into it.
+    `z_{t+1}` is the critic's embedding of `(x_{t+1}, a_{t+1})` at collection time; no gradient into it. Add it
+    to the critic's own loss where rewards alone teach the encoder too little; it can stand alone nowhere,
+    because a constant embedding predicts itself.
 
     Args:
         predicted_embeddings: `ẑ`, predicted from `(x_t, a_t)`.
         next_embeddings: `z_{t+1}`; constant here.
         predicted_rewards: `r̂`.
         rewards: `r_t`; constant here.
-        terminated: whether the episode ended at `t`; there is no next embedding then.
+        terminated: whether the episode ended at `t`; there is no next embedding then, and the row is left out.
+        stop_gradients: False where only the parameters are differentiated anyway and gradients through the
+            update (meta-gradients) are wanted.
 
     Returns:
         One loss per state.
@@ -57,7 +70,7 @@ def self_prediction_loss(
     Raises:
         ValueError: if the shapes differ.
 
-    Source: REPPO (arXiv 2507.11019), section 3, auxiliary task.
+    Source: REPPO (arXiv 2507.11019), its auxiliary self-prediction loss.
 
     >>> z, r, no = jnp.ones((1, 3)), jnp.ones(1), jnp.zeros(1, bool)
     >>> print(self_prediction_loss(0 * z, z, r, r, no))
@@ -65,10 +78,13 @@ def self_prediction_loss(
     """
     require_same_shape(predicted_embeddings=predicted_embeddings, next_embeddings=next_embeddings)
     require_same_shape(predicted_rewards=predicted_rewards, rewards=rewards, terminated=terminated)
-    embedding_gap = predicted_embeddings - jax.lax.stop_gradient(next_embeddings)
-    reward_gap = predicted_rewards - jax.lax.stop_gradient(rewards)
+    dtype, arrays = widened(predicted_embeddings, next_embeddings, predicted_rewards, rewards)
+    predicted_embeddings, next_embeddings, predicted_rewards, rewards = arrays
+    embedding_gap = predicted_embeddings - constant(next_embeddings, stop_gradients)
+    reward_gap = predicted_rewards - constant(rewards, stop_gradients)
     # Masked before squaring: a NaN in a row that does not count must not reach the gradient either.
     embedding_gap = jnp.where(terminated[..., None], jnp.zeros_like(embedding_gap), embedding_gap)
     reward_gap = jnp.where(terminated, jnp.zeros_like(reward_gap), reward_gap)
     features = predicted_embeddings.shape[-1] + 1
-    return (jnp.square(embedding_gap).sum(-1) + jnp.square(reward_gap)) / features
+    loss = (jnp.square(embedding_gap).sum(-1) + jnp.square(reward_gap)) / features
+    return loss.astype(dtype)

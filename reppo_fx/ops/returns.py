@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from ._checks import match_dtype, require_same_shape
+from ._numerics import weighted, widened
 
 
 def entropy_regularized_rewards(
@@ -25,7 +26,8 @@ def entropy_regularized_rewards(
 
     `r̃_t = r_t − γ (1 − terminated_t) α log π(a_{t+1} | x_{t+1})`
 
-    The entropy of the first action is not part of Q(x_t, a_t), hence the index t+1 and the factor γ.
+    The entropy of the first action is not part of Q(x_t, a_t), hence the index t+1 and the factor γ. Give
+    the result to `lambda_returns` for soft targets; without it they are those of the reward alone.
 
     Args:
         rewards: `r_t`.
@@ -40,7 +42,7 @@ def entropy_regularized_rewards(
     Raises:
         ValueError: if the three arrays differ in shape.
 
-    Source: REPPO (arXiv 2507.11019), section 3, the soft return.
+    Source: REPPO (arXiv 2507.11019), the entropy term of its multi-step critic target.
 
     >>> import jax.numpy as jnp
     >>> r = entropy_regularized_rewards(
@@ -50,8 +52,10 @@ def entropy_regularized_rewards(
     [1.1 1. ]
     """
     require_same_shape(rewards=rewards, next_log_probs=next_log_probs, terminated=terminated)
+    dtype, (rewards, next_log_probs) = widened(rewards, next_log_probs)
     scale = match_dtype(discount, rewards) * match_dtype(temperature, rewards)
-    return rewards - jnp.where(terminated, jnp.zeros_like(rewards), scale * next_log_probs)
+    next_log_probs = jnp.where(terminated, jnp.zeros_like(next_log_probs), next_log_probs)
+    return (rewards - weighted(scale, next_log_probs)).astype(dtype)
 
 
 def lambda_returns(
@@ -70,7 +74,10 @@ def lambda_returns(
 
     with `λ_t = λ` or, with trace weights, `λ_t = λ c_{t+1}`: the weight of the action taken at t+1 scales
     how much of its return is trusted. A truncated step bootstraps from its own true successor and the
-    trace is cut there; where a step is both terminated and truncated, terminated wins.
+    trace is cut there; where a step is both terminated and truncated, terminated wins. A cut is exact: what
+    does not count (after an end, behind a weight of 0) may be NaN and reaches neither target nor gradient.
+
+    These are the targets of a critic; for the weight of a policy gradient take `generalized_advantages`.
 
     Args:
         rewards: `r_t` (entropy-regularized or not).
@@ -87,7 +94,7 @@ def lambda_returns(
     Raises:
         ValueError: if the arrays differ in shape.
 
-    Source: REPPO (arXiv 2507.11019), section 3; Sutton & Barto (2018), eq. 12.18.
+    Source: REPPO (arXiv 2507.11019), its multi-step TD(λ) critic target; Sutton & Barto (2018), eq. 12.18.
 
     >>> import jax.numpy as jnp
     >>> no = jnp.zeros(3, bool)
@@ -97,24 +104,36 @@ def lambda_returns(
     require_same_shape(
         rewards=rewards, next_values=next_values, terminated=terminated, truncated=truncated
     )
-    discount, trace_decay = match_dtype(discount, rewards), match_dtype(trace_decay, rewards)
-    decay = jnp.broadcast_to(trace_decay, rewards.shape)
     if trace_weights is not None:
         require_same_shape(rewards=rewards, trace_weights=trace_weights)
-        decay = decay * jnp.concatenate([trace_weights[1:], jnp.ones_like(trace_weights[:1])])
-    decay = jnp.where(truncated, jnp.zeros_like(decay), decay)
+    dtype, (rewards, next_values) = widened(rewards, next_values)
+    # What does not count is taken out before it meets a product: 0 · NaN is NaN.
+    next_values = jnp.where(terminated, jnp.zeros_like(next_values), next_values)
+    cut = terminated | truncated
+    gamma = match_dtype(discount, rewards)
+    decay = _decay(match_dtype(trace_decay, rewards), trace_weights, cut)
 
-    def backward(following, row):
-        reward, next_value, ended, decay_t = row
-        continuation = (1.0 - decay_t) * next_value + decay_t * following
-        target = reward + jnp.where(ended, jnp.zeros_like(reward), discount * continuation)
+    def backward(following: Array, row: tuple[Array, ...]) -> tuple[Array, Array]:
+        reward, next_value, cut_t, decay_t = row
+        following = jnp.where(cut_t, jnp.zeros_like(following), following)
+        continuation = weighted(1.0 - decay_t, next_value) + weighted(decay_t, following)
+        target = reward + weighted(gamma, continuation)
         return target, target
 
     # Starting from V_T makes the last row bootstrap fully, whatever its λ.
-    _, targets = jax.lax.scan(
-        backward, next_values[-1], (rewards, next_values, terminated, decay), reverse=True
-    )
-    return targets
+    rows = (rewards, next_values, cut, decay)
+    targets: Array = jax.lax.scan(backward, next_values[-1], rows, reverse=True)[1]
+    return targets.astype(dtype)
+
+
+def _decay(trace_decay: Array, trace_weights: Array | None, cut: Array) -> Array:
+    """`λ_t` for every row; 0 where the trace is cut."""
+    decay = jnp.broadcast_to(trace_decay, cut.shape)
+    if trace_weights is not None:
+        weights = match_dtype(trace_weights, decay)
+        following = jnp.concatenate([weights[1:], jnp.ones_like(weights[:1])])
+        decay = weighted(decay, jnp.where(cut, jnp.ones_like(following), following))
+    return jnp.where(cut, jnp.zeros_like(decay), decay)
 
 
 def generalized_advantages(
@@ -132,7 +151,8 @@ def generalized_advantages(
     `A_t = δ_t + γ λ (1 − terminated_t)(1 − truncated_t) A_{t+1}`
 
     which is `lambda_returns(…) − V(x_t)` where `next_values[t]` is `values[t+1]` on every row that goes on;
-    that difference is what is computed.
+    that difference is what is computed. It serves `score_function_actor_loss` where there is no Q; a critic
+    is trained on `lambda_returns` themselves, and `pathwise_actor_loss` needs no advantages.
 
     Args:
         rewards: `r_t`.
@@ -157,5 +177,6 @@ def generalized_advantages(
     [0.5 0. ]
     """
     require_same_shape(rewards=rewards, values=values)
+    dtype, (rewards, values, next_values) = widened(rewards, values, next_values)
     targets = lambda_returns(rewards, next_values, terminated, truncated, discount, trace_decay)
-    return targets - values
+    return (targets - values).astype(dtype)

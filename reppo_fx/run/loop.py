@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..learner.state import TrainState
 from ..settings import Hyperparameters
-from ..training.iteration import TrainState
 from ..training.train import Metrics, Train
 
 SECONDS_PER_CALL = 0.5
@@ -74,9 +74,9 @@ def run_loop(
     config = train.config
     start = time.perf_counter()
     training, done, per_call = None, int(state.iteration[0]), 1
-    total = config.iterations_per_eval * config.num_evals
+    total = config.total_iterations
     while done < total and not (should_stop() and training is not None):
-        target = (done // config.iterations_per_eval + 1) * config.iterations_per_eval
+        target = next(due for due in config.evaluations if due > done)
         while done < target and not should_stop():
             count = min(per_call, target - done)
             called = time.perf_counter()

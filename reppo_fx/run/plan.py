@@ -62,7 +62,7 @@ class Plan:
     @property
     def total_iterations(self) -> int:
         """Iterations of the whole run."""
-        return self.config.iterations_per_eval * self.config.num_evals
+        return self.config.total_iterations
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

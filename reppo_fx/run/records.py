@@ -16,14 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..learner.networks import Actor
+from ..learner.distributions import tanh_normal
+from ..learner.learn import TrainingMetrics
+from ..learner.networks import NetworkShapes, networks_from_config
+from ..learner.state import TrainState
 from ..learner.update import LearnerMetrics
+from ..learner.values import categorical_value_function
 from ..ops import statistics_init
 from ..settings import Config
 from ..sweeps.sweep import flatten_metrics
-from ..training.iteration import TrainingMetrics, TrainState, make_policy
-from ..training.policy import Policy
-from ..training.train import Metrics, Train
+from ..training.policy import Policy, make_policy
+from ..training.train import Metrics, Train, normalizer
 from .plan import Plan
 
 VERSION = 2
@@ -55,18 +58,14 @@ def metric_columns(swept: Iterable[str] = ()) -> list[str]:
 
 def describe_run(train: Train, plan: Plan) -> dict[str, Any]:
     """Everything needed to repeat a run, to go on with it, and to load its policy."""
-    parts = train.env.observation
-    observation = {
-        name: list(part.shape)
-        for name, part in (parts if isinstance(parts, dict) else {"": parts}).items()
-    }
     return {
         "version": VERSION,
         **plan.to_json(),
         "environment": {
-            "observation": observation,
+            "observation": _write_spec(train.actor_part(train.env.observation)),
             "actor_part": train.env.actor_part,
             "action_size": train.env.action_size,
+            "action_scale": train.env.action_scale,
             "episode_length": train.episode_length,
         },
         **describe_machine(),
@@ -155,8 +154,7 @@ class MetricsFile:
 
 
 def _rows_until(path: Path, config: Config, done: int) -> list[dict[str, str]]:
-    per_evaluation = config.steps_per_iteration * config.iterations_per_eval
-    in_turn = range(0, done * config.steps_per_iteration + 1, per_evaluation)
+    in_turn = {due * config.steps_per_iteration for due in config.evaluations if due <= done}
     with path.open(newline="") as file:
         return [row for row in csv.DictReader(file) if int(row["env_steps"] or 0) in in_turn]
 
@@ -217,30 +215,25 @@ def load_policy(folder: str | Path, seed: int = 0, setting: int = 0) -> Policy:
 
 def _blank_policies(description: dict[str, Any]) -> Policy:
     plan = Plan.from_json(description)
-    config = plan.config
-    environment = description["environment"]
-    shapes = environment["observation"]
-    spec = {k: jax.ShapeDtypeStruct(tuple(v), jnp.result_type(float)) for k, v in shapes.items()}
-    part = environment["actor_part"]
-    observation = spec.get("", spec)
-    size = shapes[""][0] if "" in shapes else shapes[part][0]
+    config, environment = plan.config, description["environment"]
+    observation = _read_spec(environment["observation"])
+    distribution = tanh_normal(
+        environment["action_size"], _read_scale(environment["action_scale"]), config.action_limit
+    )
+    shapes = NetworkShapes(
+        observation, observation, environment["action_size"], distribution.num_outputs
+    )
+    value_function = categorical_value_function(config.num_bins)
 
     def blank(key: jax.Array) -> Policy:
+        hp = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), plan.hyperparameters)
         return Policy(
-            actor=Actor(
-                key,
-                size,
-                environment["action_size"],
-                config.actor_width,
-                config.actor_depth,
-                config.norm,
-            ),
+            actor=networks_from_config(config)(key, shapes, value_function, hp).actor,
             statistics=statistics_init(observation),
-            min_std=jnp.zeros(()),
-            variance_floor=jnp.zeros(()),
-            part=part,
-            normalize=config.statistics != "none",
-            action_limit=config.action_limit,
+            hyperparameters=hp,
+            part=environment["actor_part"],
+            distribution=distribution,
+            normalize=normalizer(config).normalize,
         )
 
     return jax.vmap(blank)(plan.members()[0])
@@ -250,6 +243,18 @@ def _metric_names() -> list[str]:
     training = [name for name in TrainingMetrics._fields if name != "learner"]
     evaluation = ("eval_return", "eval_return_std", "eval_length")
     return [*evaluation, *training, *LearnerMetrics._fields]
+
+
+def _write_spec(leaf: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+
+
+def _read_spec(leaf: dict[str, Any]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(leaf["shape"]), leaf["dtype"])
+
+
+def _read_scale(scale: float | list[float]) -> float | tuple[float, ...]:
+    return tuple(scale) if isinstance(scale, list) else scale
 
 
 def _number(value: Any) -> int | str:

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from ..envs import make
-from ..training.iteration import TrainState
+from ..learner.state import TrainState
 from ..training.train import Train, make_train
 from .checkpoints import Checkpoints
 from .display import Display, best_first, count

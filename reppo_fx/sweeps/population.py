@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from ..learner.state import TrainState
 from ..settings import Hyperparameters
-from ..training.iteration import TrainState
 from ..training.train import Metrics, Train
 from .members import (
     Stacked,

@@ -11,8 +11,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from ..learner.learn import TrainingMetrics
+from ..learner.state import TrainState
 from ..settings import Hyperparameters
-from ..training.iteration import TrainingMetrics, TrainState
 from ..training.train import Metrics, Train
 from .members import compiler_mesh
 
@@ -71,8 +72,7 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     def place(rows: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(rows, split)
 
-    learner = train.learner._replace(place=lambda batch: jax.tree.map(place, batch))
-    train = dataclasses.replace(train, learner=learner)
+    train = dataclasses.replace(train, place=lambda batch: jax.tree.map(place, batch))
     shape = jax.eval_shape(train.init, jax.random.key(0), Hyperparameters())
     shardings = jax.tree.map(lambda _: whole, shape)
     rollout = shardings.rollout._replace(

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from .._errors import require_extra
+from ..learner.state import TrainState
 from ..settings import Hyperparameters
-from ..training.iteration import TrainState
 from ..training.train import Metrics, Train
 from .members import (
     Stacked,

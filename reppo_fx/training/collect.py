@@ -1,67 +1,98 @@
-"""Policy × environment → a time-major rollout."""
+"""Policy × pure world → a time-major rollout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
-from ..envs import Environment
-from ..learner.rollout import Rollout, RolloutState, Transition
-from ..ops import RunningStatistics, statistics_update
+from ..envs import Environment, TimeStep
+from ..learner.method import Method, network_inputs, policy_of
+from ..learner.rollout import Rollout, Transition, take_in
+from ..learner.state import RolloutState, TrainState, key_streams
+from ..ops import RunningStatistics
 
-Act = Callable[[Array, RunningStatistics, PyTree[Array]], Array]
+INT32_MAX = 2**31 - 1
+COUNTERS = ("nonfinite", "nonfinite_resets")
+"""Metrics of `envs.contain_nan`, which the learner counts itself."""
 
 
-def rollout(
-    env: Environment,
-    act: Act,
-    state: RolloutState,
-    keys: Array,
-    update_statistics: bool = False,
-) -> tuple[RolloutState, Rollout]:
-    """Step a batched environment once per key with a frozen policy.
+def collect(method: Method, env: Environment, state: TrainState) -> tuple[TrainState, Rollout]:
+    """Step every instance `config.num_steps` times with a frozen policy.
+
+    The key stays: `update` moves it on, so collecting twice from one state repeats the noise.
 
     Args:
-        env: a batched environment, e.g. from `envs.training_environment`.
-        act: `(key, statistics, observation) -> action`, for the whole batch.
-        state: where to go on.
-        keys: one key per step, `[T]`.
-        update_statistics: whether the statistics take in every new observation at once (they are otherwise
-            left to the caller, who has the whole batch).
+        method: the functions; `method.collecting` does the work.
+        env: a batched environment that resets itself, as from `envs.training_environment`.
+        state: whose policy acts, and where to go on.
 
     Returns:
-        Where to go on next time, and the batch.
+        The state with the world moved on, and the rollout, `[T, num_envs, ...]`.
     """
-
-    def step(carry: RolloutState, key: Array) -> tuple[RolloutState, Any]:
-        action = act(key, carry.statistics, carry.observation)
-        env_state, timestep = env.step(carry.env_state, action)
-        statistics = carry.statistics
-        if update_statistics:
-            statistics = statistics_update(statistics, timestep.observation)
-        row = Transition(
-            observation=carry.observation,
-            action=action,
-            next_observation=timestep.next_observation,
-            reward=timestep.reward,
-            terminated=timestep.terminated,
-            truncated=timestep.truncated,
-            metrics=timestep.metrics,
-        )
-        seen = (carry.statistics, statistics) if update_statistics else None
-        return RolloutState(env_state, timestep.observation, statistics), (row, seen)
-
-    state = state._replace(env_state=env.refresh(state.env_state))
-    final, (transitions, seen) = jax.lax.scan(step, state, keys)
-    before, after = seen if update_statistics else (state.statistics, state.statistics)
-    return final, Rollout(transitions, before, after)
+    return method.collecting(method, env, state)
 
 
-def count_nonfinite(transitions: Transition) -> Array:
-    """How many steps `contain_nan` had to end."""
-    zero = jnp.zeros_like(transitions.reward)
-    return jnp.sum(transitions.metrics.get("nonfinite", zero))
+def collect_frozen(
+    method: Method, env: Environment, state: TrainState
+) -> tuple[TrainState, Rollout]:
+    """Collect with one set of observation statistics, updated afterwards."""
+
+    def step(
+        carry: tuple[PyTree[Array], PyTree[Array]], key: Array
+    ) -> tuple[tuple[PyTree[Array], PyTree[Array]], Transition]:
+        env_state, observation = carry
+        action = act(key, method, state, state.rollout.statistics, observation)
+        env_state, timestep = env.step(env_state, action)
+        return (env_state, timestep.observation), transition(observation, action, timestep)
+
+    start = (env.refresh(state.rollout.env_state), state.rollout.observation)
+    keys = jax.random.split(key_streams(state.key).collect, method.config.num_steps)
+    (env_state, observation), transitions = jax.lax.scan(step, start, keys)
+    statistics, rollout = take_in(method.normalizer, state.rollout.statistics, transitions)
+    return close(state, RolloutState(env_state, observation, statistics), rollout)
+
+
+def act(
+    key: Array,
+    method: Method,
+    state: TrainState,
+    statistics: RunningStatistics,
+    observation: PyTree[Array],
+) -> PyTree[Array]:
+    """One action per instance from the policy of a state, as the environment gets it."""
+    inputs, _ = network_inputs(method, state.hyperparameters, statistics, observation)
+    policy = policy_of(method, state.learner.networks.actor, inputs, state.hyperparameters)
+    return method.distribution.to_environment(method.distribution.sample(key, policy).action)
+
+
+def transition(observation: PyTree[Array], action: PyTree[Array], timestep: TimeStep) -> Transition:
+    """A row of a rollout; what containment counts is taken out of the metrics by `close`."""
+    nonfinite = timestep.metrics.get("nonfinite", jnp.zeros_like(timestep.reward))
+    return Transition(
+        observation=observation,
+        action=action,
+        next_observation=timestep.next_observation,
+        reward=timestep.reward,
+        terminated=timestep.terminated,
+        truncated=timestep.truncated,
+        nonfinite=nonfinite > 0,
+        metrics=timestep.metrics,
+    )
+
+
+def close(state: TrainState, world: RolloutState, rollout: Rollout) -> tuple[TrainState, Rollout]:
+    """The state after collecting, failures counted, and the rollout with the environment's own metrics alone."""
+    metrics = rollout.transitions.metrics
+    own = {name: value for name, value in metrics.items() if name not in COUNTERS}
+    failed = sum(
+        (jnp.sum(metrics[name]).astype(jnp.int32) for name in COUNTERS if name in metrics),
+        jnp.zeros((), jnp.int32),
+    )
+    state = state._replace(rollout=world, nonfinite=_add(state.nonfinite, failed))
+    return state, rollout._replace(transitions=rollout.transitions._replace(metrics=own))
+
+
+def _add(total: Int[Array, ""], more: Int[Array, ""]) -> Int[Array, ""]:
+    """A count that stays at its largest number instead of starting anew."""
+    return jnp.where(total > INT32_MAX - more, total, total + more)

@@ -1,33 +1,77 @@
-"""The deterministic policy as a PyTree: what evaluation uses, and what a run saves."""
+"""A trained policy as a PyTree: what evaluation uses, what a run saves, what a robot runs."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree, ScalarLike
 
 from ..envs import select_part
-from ..ops import RunningStatistics, statistics_normalize, tanh_normal_mode
+from ..learner.distributions import Distribution
+from ..learner.method import Method
+from ..learner.networks import ActorNetwork
+from ..learner.state import TrainState
+from ..ops import RunningStatistics
+from ..settings import Hyperparameters
 
 
 class Policy(eqx.Module):
-    """`observation -> tanh(mean)`, with the observation statistics inside; any leading axes.
+    """`observation -> action`, deterministic, with the observation statistics inside; any leading axes.
 
+    It needs the actor's part of an observation alone: a whole observation with that part in it, or the part itself.
     All leaves are arrays, so it can be vmapped (a policy per seed), saved, and loaded without the trainer.
+
+    Attributes:
+        actor: the network.
+        statistics: of the actor's part.
+        hyperparameters: those it was trained with.
+        part: name of the actor's part.
+        distribution: what the actor's outputs mean.
+        normalize: how the statistics are applied.
     """
 
-    actor: Any
+    actor: ActorNetwork
     statistics: RunningStatistics
-    min_std: Float[Array, ""]
-    variance_floor: Float[Array, ""]
+    hyperparameters: Hyperparameters
     part: str = eqx.field(static=True)
-    normalize: bool = eqx.field(static=True)
-    action_limit: float = eqx.field(static=True)
+    distribution: Distribution = eqx.field(static=True)
+    normalize: Callable[[RunningStatistics, PyTree[Array], ScalarLike], PyTree[Array]] = eqx.field(
+        static=True
+    )
 
-    def __call__(self, observation: PyTree[Array]) -> Float[Array, "*batch d"]:
-        if self.normalize:
-            observation = statistics_normalize(self.statistics, observation, self.variance_floor)
-        mean, _ = self.actor(select_part(observation, self.part), self.min_std)
-        return jnp.clip(tanh_normal_mode(mean), -self.action_limit, self.action_limit)
+    def __call__(self, observation: PyTree[Array]) -> PyTree[Array]:
+        """The mode of the policy, as the environment gets it."""
+        return self.distribution.to_environment(self.distribution.mode(self.at(observation)))
+
+    def sample(self, key: Array, observation: PyTree[Array]) -> PyTree[Array]:
+        """A random action of the policy, as the environment gets it."""
+        draw = self.distribution.sample(key, self.at(observation))
+        return self.distribution.to_environment(draw.action)
+
+    def at(self, observation: PyTree[Array]) -> PyTree[Array]:
+        """Parameters of the policy at an observation, for `distribution`."""
+        own = select_part(observation, self.part)
+        hp = self.hyperparameters
+        own = self.normalize(self.statistics, own, hp.variance_floor)
+        return self.distribution.policy(self.actor(own), hp)
+
+
+def make_policy(method: Method, state: TrainState) -> Policy:
+    """The policy of a state, to evaluate, save or deploy.
+
+    Args:
+        method: the functions; what `make_train` gives is one.
+        state: of the run.
+    """
+    statistics = state.rollout.statistics
+    return Policy(
+        actor=state.learner.networks.actor,
+        statistics=statistics._replace(
+            mean=method.actor_part(statistics.mean), var=method.actor_part(statistics.var)
+        ),
+        hyperparameters=state.hyperparameters,
+        part=method.actor_part_name,
+        distribution=method.distribution,
+        normalize=method.normalizer.normalize,
+    )

@@ -3,79 +3,113 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from .._errors import ReppoWarning
 from ..envs import Environment, select_part, training_environment
-from ..learner.networks import (
-    MakeNetworks,
+from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
+from ..learner.distributions import Distribution, tanh_normal
+from ..learner.learn import TrainingMetrics, env_steps
+from ..learner.method import (
+    MakeOptimizer,
+    Method,
+    finite_rows,
+    own_key_per_minibatch,
+    own_key_per_row,
+)
+from ..learner.networks import MakeNetworks, networks_from_config
+from ..learner.normalizers import NO_NORMALIZATION, ONCE_PER_ITERATION, Normalizer
+from ..learner.objectives import (
+    ActorObjective,
+    KLEstimator,
+    exact_kl,
+    gae_loss,
+    make_objective,
+    pathwise_loss,
+    sampled_kl,
+    score_loss,
+    two_keys,
+)
+from ..learner.optimizers import make_optimizer
+from ..learner.state import TrainState
+from ..learner.targets import gae_advantages, no_advantages
+from ..learner.update import OWN_MULTIPLIERS
+from ..learner.values import (
     ValueFunction,
     categorical_value_function,
-    networks_from_config,
     squared_value_function,
 )
-from ..learner.objectives import ActorObjective, objective_from_config
-from ..learner.optimizers import make_optimizer
-from ..learner.update import Learner
 from ..settings import Config, Hyperparameters, check_hyperparameters
-from .evaluate import Episodes, evaluate_policy
-from .iteration import (
-    Assembly,
-    TrainingMetrics,
-    TrainState,
-    init_state,
-    make_policy,
-    train_iteration,
-)
+from . import original
+from .collect import collect_frozen
+from .evaluate import EpisodeMetric, Episodes, evaluate
+from .iteration import init_state, train_iteration
 
 
 class Metrics(NamedTuple):
     """What a person looks at; axis `[num_evals]` from `train`.
 
     Attributes:
-        env_steps: environment steps so far.
+        env_steps: environment steps so far; a float, see `learner.learn.env_steps`.
         eval_return: mean undiscounted return of the evaluation episodes.
         eval_return_std: its standard deviation over episodes.
         eval_length: mean episode length in steps.
         training: diagnostics of the last iteration.
+        eval_metrics: the environment's own metrics, means over the evaluation episodes.
     """
 
-    env_steps: Int[Array, "*evals"]
+    env_steps: Float[Array, "*evals"]
     eval_return: Float[Array, "*evals"]
     eval_return_std: Float[Array, "*evals"]
     eval_length: Float[Array, "*evals"]
     training: TrainingMetrics
+    eval_metrics: dict[str, EpisodeMetric]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Train(Assembly):
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Train(Method):
     """`train(key, hyperparameters) -> (state, metrics)`, and the steps it is made of. Build with `make_train`.
 
-    Every method is pure and can be jitted and vmapped.
+    It is the `Method` with a world bound to it, so `collect`, `make_batch`, `update` and `evaluate` take it. Every
+    method of it is pure and can be jitted and vmapped.
+
+    Attributes:
+        env: the environment for one instance, as given.
+        training_env: the same with time limit, containment and auto-reset, batched.
+        episode_length: steps of an evaluation episode.
     """
+
+    env: Environment
+    training_env: Environment
+    episode_length: int
 
     def __call__(
         self, key: Array, hyperparameters: Hyperparameters | None = None
     ) -> tuple[TrainState, Metrics]:
-        """Train for `config.total_steps`; metrics have a leading axis `[num_evals]`."""
+        """Train for `config.total_steps`; metrics have an axis in front, one entry per evaluation."""
         state = self.init(key, hyperparameters)
-        return jax.lax.scan(
-            lambda state, _: self.round(state), state, None, length=self.config.num_evals
-        )
+        counts = self.config.iterations_between_evaluations
+        if len(set(counts)) == 1:
+            once = lambda state, _: self.round(state, counts[0])
+            return jax.lax.scan(once, state, None, length=len(counts))
+        return jax.lax.scan(self.round, state, jnp.asarray(counts, jnp.int32))
 
     def init(self, key: Array, hyperparameters: Hyperparameters | None = None) -> TrainState:
         """Fresh networks, environments and statistics."""
         hp = Hyperparameters() if hyperparameters is None else hyperparameters
         check_hyperparameters(hp)
-        return init_state(self, key, hp)
+        return init_state(key, self, self.training_env, hp)
 
     def iteration(self, state: TrainState) -> tuple[TrainState, TrainingMetrics]:
         """One rollout and its update."""
-        return train_iteration(self, state)
+        return train_iteration(self, self.training_env, state)
 
     def iterations(
         self, state: TrainState, count: int | Array
@@ -83,33 +117,39 @@ class Train(Assembly):
         """`count ≥ 1` iterations, which may be traced; the metrics are those of the last one."""
         step = jax.jit(self.iteration)  # traced once for both uses below
         _, shapes = jax.eval_shape(step, state)
-        metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.fori_loop(0, count, lambda _, carry: step(carry[0]), (state, metrics))
+        start = (state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        end: tuple[TrainState, TrainingMetrics] = jax.lax.fori_loop(
+            0, count, lambda _, carry: step(carry[0]), start
+        )
+        return end
 
     def evaluate(self, state: TrainState) -> Episodes:
         """`config.num_eval_envs` episodes with the deterministic policy; the state is left as it is."""
-        policy = make_policy(self, state)
-        return evaluate_policy(
-            self.env,
-            policy,
-            jax.random.fold_in(state.key, 0),
-            self.config.num_eval_envs,
-            self.episode_length,
-        )
+        return evaluate(self, self.env._replace(episode_length=self.episode_length), state)
 
-    def round(self, state: TrainState) -> tuple[TrainState, Metrics]:
-        """`config.iterations_per_eval` iterations, then an evaluation."""
-        state, training = self.iterations(state, self.config.iterations_per_eval)
+    def round(
+        self, state: TrainState, count: int | Array | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """Iterations, then an evaluation.
+
+        Args:
+            state: from `init` or the last round.
+            count: how many; as many as the longest stretch between two evaluations if not given.
+        """
+        if count is None:
+            count = max(self.config.iterations_between_evaluations)
+        state, training = self.iterations(state, count)
         return state, self.metrics(state, training, self.evaluate(state))
 
     def metrics(self, state: TrainState, training: TrainingMetrics, episodes: Episodes) -> Metrics:
         """The row of metrics that belongs to a state and its evaluation."""
         return Metrics(
-            env_steps=state.iteration * self.config.steps_per_iteration,
+            env_steps=env_steps(self, state.iteration),
             eval_return=jnp.mean(episodes.returns),
             eval_return_std=jnp.std(episodes.returns),
             eval_length=jnp.mean(episodes.lengths),
             training=training,
+            eval_metrics=jax.tree.map(jnp.mean, episodes.metrics),
         )
 
 
@@ -118,19 +158,22 @@ def make_train(
     config: Config | None = None,
     *,
     networks: MakeNetworks | None = None,
+    distribution: Distribution | None = None,
     value_function: ValueFunction | None = None,
     actor_objective: ActorObjective | None = None,
-    optimizer: Callable[[Any, Any], Any] = make_optimizer,
+    optimizer: MakeOptimizer = make_optimizer,
 ) -> Train:
     """Bind an environment and static settings into `train(key, hyperparameters) -> (state, metrics)`.
 
     What the config names can be replaced by functions of your own; each has a default of the same signature
-    to copy from.
+    to copy from. Every name in the config is turned into a function here, and nowhere else.
 
     Args:
         env: an environment for one instance, without time limit or auto-reset.
         config: static settings.
-        networks: builds actor and critic; default `networks.make_networks` with the config's sizes.
+        networks: builds actor and critic; default `networks.make_networks` with the config's sizes. Your own get
+            the shapes of observations, of any rank.
+        distribution: what the actor's outputs mean; default `distributions.tanh_normal` on the action's range.
         value_function: how the critic is read and trained; default by `config.critic`.
         actor_objective: default by `config.policy_gradient` and friends, from `objectives`.
         optimizer: `(hyperparameters, config) -> optax.GradientTransformation`; default `optimizers.make_optimizer`;
@@ -140,7 +183,11 @@ def make_train(
         A callable with the methods `init`, `iteration`, `evaluate`; see `Train`.
 
     Raises:
-        ValueError: if the episode length is neither in the config nor known to the environment.
+        ValueError: if the episode length is neither in the config nor known to the environment, or an observation
+            has not the parts that the networks see.
+
+    Warns:
+        ReppoWarning: where the config asks for more evaluations than iterations, or less than one iteration.
 
     >>> from reppo_fx import Config, Hyperparameters, make_train
     >>> from reppo_fx.envs import probes
@@ -149,35 +196,110 @@ def make_train(
     >>> train = make_train(probes.constant_reward(), config)
     >>> state, metrics = jax.jit(train)(jax.random.key(0), Hyperparameters(discount=0.9, v_max=20.0))
     >>> print(metrics.env_steps, metrics.eval_return)
-    [32 64] [8. 8.]
+    [32. 64.] [8. 8.]
     """
     config = Config() if config is None else config
+    _warn_of_sizes(config)
     episode_length = config.episode_length or env.episode_length
     if episode_length is None:
         raise ValueError(
             f"episode_length is not set, and {env.name} has none of its own; "
             "give it in the Config (steps until the time limit)."
         )
-    for part in (env.actor_part, env.critic_part):
-        select_part(env.observation, part)
-    if value_function is None:
-        value_function = (
-            categorical_value_function(config.num_bins)
-            if config.critic == "categorical"
-            else squared_value_function()
+    if distribution is None:
+        distribution = tanh_normal(
+            env.action_size, _hashable(env.action_scale), config.action_limit
         )
-    learner = Learner(
-        config=config,
-        value_function=value_function,
-        actor_objective=actor_objective or objective_from_config(config),
-        optimizer=optimizer,
-        action_size=env.action_size,
-    )
+    parts = [
+        functools.partial(select_part, part=name) for name in (env.actor_part, env.critic_part)
+    ]
+    for part in parts:
+        part(env.observation)
     return Train(
+        config=config,
+        networks=networks or networks_from_config(config),
+        distribution=distribution,
+        value_function=value_function or _value_function(config),
+        auxiliary=SELF_PREDICTION if config.self_prediction else NO_AUXILIARY_TASK,
+        objective=actor_objective or _objective(config, distribution),
+        advantages=gae_advantages if config.policy_gradient == "score_gae" else no_advantages,
+        counts=original.rows_not_truncated if config.mask_truncated else finite_rows,
+        normalizer=normalizer(config),
+        optimizer=optimizer,
+        multipliers=_MULTIPLIERS[config.dual_optimizer],
+        collecting=_COLLECTING[config.statistics],
+        target_keys=original.keys_of_the_rollout if config.noise == "reused" else own_key_per_row,
+        minibatch_keys=(
+            original.no_own_keys if config.noise == "reused" else own_key_per_minibatch
+        ),
+        actor_part=parts[0],
+        critic_part=parts[1],
+        actor_part_name=env.actor_part,
         env=env,
         training_env=training_environment(env, config.training_time_limit or episode_length),
-        config=config,
-        learner=learner,
-        networks=networks or networks_from_config(config),
         episode_length=episode_length,
     )
+
+
+_NORMALIZERS = {
+    "iteration": ONCE_PER_ITERATION,
+    "step": original.EVERY_STEP,
+    "none": NO_NORMALIZATION,
+}
+_COLLECTING = {
+    "iteration": collect_frozen,
+    "step": original.collect_with_running_statistics,
+    "none": collect_frozen,
+}
+_MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
+_ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
+
+
+def _hashable(scale: float | Sequence[float]) -> float | tuple[float, ...]:
+    return float(scale) if isinstance(scale, int | float) else tuple(map(float, scale))
+
+
+def normalizer(config: Config) -> Normalizer:
+    """The normalizer that a config names."""
+    return _NORMALIZERS[config.statistics]
+
+
+def _value_function(config: Config) -> ValueFunction:
+    if config.critic == "categorical":
+        return categorical_value_function(config.num_bins)
+    return squared_value_function()
+
+
+def _kl_estimator(config: Config, distribution: Distribution) -> KLEstimator:
+    if config.kl_estimator == "exact":
+        return exact_kl(distribution)
+    clip = original.KL_CLIP if config.kl_estimator == "sampled_clipped" else None
+    return sampled_kl(distribution, config.num_kl_samples, clip)
+
+
+def _objective(config: Config, distribution: Distribution) -> ActorObjective:
+    return make_objective(
+        _ACTOR_LOSSES[config.policy_gradient],
+        distribution,
+        _kl_estimator(config, distribution),
+        config.kl_constraint,
+        original.same_key_twice if config.noise == "reused" else two_keys,
+    )
+
+
+def _warn_of_sizes(config: Config) -> None:
+    if config.total_steps < config.steps_per_iteration:
+        warnings.warn(
+            f"total_steps is {config.total_steps:,}, but one iteration is num_envs * num_steps = "
+            f"{config.steps_per_iteration:,} steps, and that many are trained.",
+            ReppoWarning,
+            stacklevel=3,
+        )
+    elif config.num_evals > config.total_iterations:
+        warnings.warn(
+            f"num_evals is {config.num_evals}, but total_steps = {config.total_steps:,} are only "
+            f"{config.total_iterations} iterations of {config.steps_per_iteration:,} steps: "
+            f"{len(config.evaluations)} evaluations, one after each.",
+            ReppoWarning,
+            stacklevel=3,
+        )

@@ -12,7 +12,9 @@ from reppo_fx import ops
 kl_constrained = jax.jit(ops.kl_constrained, static_argnames="kl_constraint")
 pathwise_actor_loss = jax.jit(ops.pathwise_actor_loss, static_argnames="kl_constraint")
 score_function_actor_loss = jax.jit(ops.score_function_actor_loss, static_argnames="kl_constraint")
-expected_actor_loss = jax.jit(ops.expected_actor_loss, static_argnames="kl_constraint")
+expected_actor_loss = jax.jit(
+    ops.expected_actor_loss, static_argnames=("kl_constraint", "stop_gradients")
+)
 
 CONSTRAINTS = ["clipped", "penalty", "none"]
 ALPHA, BETA, EPSILON = 0.3, 2.0, 0.1
@@ -267,3 +269,80 @@ def test_arrays_of_other_shapes_are_named(unchecked_annotations):
         expected_actor_loss(np.zeros((5, 2)), np.zeros((5, 3)), five, **SCALARS)
     with pytest.raises(ValueError, match=r"improvement is \[5\] but kl is \[5, 1\]"):
         expected_actor_loss(np.zeros((5, 2)), np.zeros((5, 2)), five[:, None], **SCALARS)
+
+
+def nan_beyond(per_state, kl):
+    """NaN in every state whose KL is beyond the target."""
+    return np.where((kl < EPSILON).reshape(-1, *[1] * (per_state.ndim - 1)), per_state, np.nan)
+
+
+LOSSES = {
+    "kl_constrained": lambda x, alpha, beta: ops.kl_constrained(
+        x["q_values"], x["kl"], beta, EPSILON, stop_gradients=False
+    ),
+    "pathwise": lambda x, alpha, beta: ops.pathwise_actor_loss(
+        x["q_values"], x["log_probs"], x["kl"], alpha, beta, EPSILON, stop_gradients=False
+    ),
+    "score function": lambda x, alpha, beta: ops.score_function_actor_loss(
+        x["log_probs"], x["q_values"], x["kl"], alpha, beta, EPSILON,
+        behavior_log_probs=x["log_probs"] - 0.5, stop_gradients=False,
+    ),
+    "expected": lambda x, alpha, beta: ops.expected_actor_loss(
+        x["q_values"], x["log_probs"], x["kl"], alpha, beta, EPSILON, stop_gradients=False
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_nan_in_the_branch_that_is_not_taken_reaches_neither_value_nor_gradient(name):
+    given = {
+        k: jnp.asarray(x) for k, x in states(actions=3 if name == "expected" else None).items()
+    }
+    spoilt = given | {
+        k: jnp.asarray(nan_beyond(given[k], given["kl"])) for k in ("q_values", "log_probs")
+    }
+    both = jax.jit(
+        jax.value_and_grad(lambda x, *multipliers: LOSSES[name](x, *multipliers).sum(), (0, 1, 2))
+    )
+    assert np.isnan(spoilt["q_values"]).any()
+    clean, masked = (both(x, ALPHA, BETA) for x in (given, spoilt))
+    jax.tree.map(np.testing.assert_array_equal, masked, clean)
+
+
+@pytest.mark.parametrize("q_ruled_out", [0.0, -np.inf, np.inf, np.nan])
+def test_an_action_ruled_out_adds_nothing_whatever_its_value(q_ruled_out):
+    q_values, logits = np.float32([[1.0, 2.0, q_ruled_out]]), np.float32([[0.5, -0.5, -np.inf]])
+    kl = np.zeros(1, np.float32)
+
+    def total(logits, q_values, temperature):
+        return expected_actor_loss(
+            q_values, logits, kl, temperature, BETA, EPSILON, stop_gradients=False
+        ).sum()
+
+    three, two = (
+        jax.value_and_grad(total, (0, 1, 2))(logits[:, :n], q_values[:, :n], ALPHA) for n in (3, 2)
+    )
+    np.testing.assert_allclose(three[0], two[0], rtol=1e-6)
+    for a, b in zip(three[1][:2], two[1][:2], strict=True):
+        np.testing.assert_allclose(a, np.append(b, [[0.0]], axis=1), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(three[1][2], two[1][2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("stop_gradients", [True, False])
+@pytest.mark.parametrize("advantage", [1.0, np.nan])
+def test_an_action_that_the_policy_never_takes_says_nothing(stop_gradients, advantage):
+    def total(log_probs, temperature, behavior):
+        return ops.score_function_actor_loss(
+            log_probs, jnp.array([advantage, 2.0]), jnp.zeros(2), temperature, BETA, EPSILON,
+            behavior_log_probs=behavior, stop_gradients=stop_gradients,
+        ).sum()  # fmt: skip
+
+    def squared_gradient(*given):
+        return jnp.square(jax.grad(total)(*given)).sum()
+
+    given = jnp.array([-jnp.inf, -1.0]), ALPHA, jnp.array([-1.0, -1.0])
+    value, gradient = jax.value_and_grad(total)(*given)
+    np.testing.assert_allclose(value, -1.0 * (-ALPHA - 2.0), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [0.0, -ALPHA - 2.0], rtol=1e-6)
+    for meta in jax.grad(squared_gradient, (0, 1, 2))(*given):
+        assert np.all(np.isfinite(meta))

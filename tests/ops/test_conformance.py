@@ -29,13 +29,17 @@ SCALARS = {
     "v_min": -2.0,
     "v_max": 3.0,
 }
-UNBATCHED = {*SCALARS, "key", "support", "params", "duals", "statistics", "example"}
+UNBATCHED = {*SCALARS, "key", "support", "params", "duals", "statistics", "example", "scale"}
 
 SGD = optax.sgd(0.1)
 # optax.adam itself promotes: it raises a float to the power of its int32 step count.
 NOT_STRICT = {"dual_update"}
 # States are made of JAX's default floating-point type, whatever their example has.
 DEFAULT_DTYPE = {"dual_init", "dual_update", "hl_gauss_support", "statistics_init"}
+
+
+def wide(dtype):
+    return jnp.dtype(dtype) if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 class Draw:
@@ -74,6 +78,9 @@ class Draw:
     def support(self):
         return jnp.asarray(np.linspace(-2.0, 3.0, FEATURES), self.dtype)
 
+    def scale(self):
+        return jnp.asarray(self.rng.uniform(0.5, 2.0, size=FEATURES), self.dtype)
+
     def dual_params(self):
         return ops.DualParams(*jnp.asarray(self.rng.normal(size=2), self.dtype))
 
@@ -84,11 +91,13 @@ class Draw:
 
     def statistics(self):
         shapes = {"state": (FEATURES,), "speed": ()}
+        dtype = wide(self.dtype)  # statistics never have less
         arrays = [
-            {name: jnp.asarray(draw(size=shape), self.dtype) for name, shape in shapes.items()}
+            {name: jnp.asarray(draw(size=shape), dtype) for name, shape in shapes.items()}
             for draw in (self.rng.normal, self.rng.random)
         ]
-        return ops.RunningStatistics(*arrays, jnp.asarray(10.0 + self.seed, self.dtype))
+        count, rest = jnp.asarray([10.0 + self.seed, 0.0], dtype)
+        return ops.RunningStatistics(*arrays, count, rest)
 
     def observations(self):
         return {"state": self.normal(FEATURES), "speed": self.normal()}
@@ -329,6 +338,35 @@ TABLE = [
         lambda d: {"key": d.key(), **policy(d)},
         "none",
     ),
+    *(
+        Op(name, bind(function), inputs, batch, variant="scale")
+        for name, function, inputs, batch in (
+            (
+                "tanh_normal_entropy",
+                ops.tanh_normal_entropy,
+                lambda d: {"key": d.key(), **policy(d), "scale": d.scale()},
+                "none",
+            ),
+            (
+                "tanh_normal_log_prob",
+                ops.tanh_normal_log_prob,
+                lambda d: {**policy(d), "action": d.actions(FEATURES) * 0.5, "scale": d.scale()},
+                "each",
+            ),
+            (
+                "tanh_normal_mode",
+                ops.tanh_normal_mode,
+                lambda d: {"mean": d.normal(FEATURES), "scale": d.scale()},
+                "each",
+            ),
+            (
+                "tanh_normal_sample",
+                ops.tanh_normal_sample,
+                lambda d: {"key": d.key(), **policy(d), "scale": d.scale()},
+                "none",
+            ),
+        )
+    ),
 ]
 
 
@@ -428,12 +466,12 @@ def test_all_batch_axes_are_summed_up_as_one(op):
 
 @pytest.mark.parametrize("op", [op for op in TABLE if label(op) not in NOT_STRICT], ids=label)
 @pytest.mark.parametrize("scalars", ["array", "python"])
-def test_float32_stays_float32_without_any_implicit_promotion(op, scalars):
+def test_float32_stays_float32_without_any_implicit_promotion_of_dtype_or_rank(op, scalars):
     inputs = op.inputs(Draw(seed=0))
     inputs = with_python_scalars(inputs) if scalars == "python" else inputs
     static = {name: x for name, x in inputs.items() if isinstance(x, float)}
     arrays = {name: x for name, x in inputs.items() if name not in static}
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         outputs = jax.eval_shape(lambda **arrays: op.call(**arrays, **static), **arrays)
     assert float_dtypes(outputs) == {jnp.dtype("float32")}
 
@@ -471,3 +509,294 @@ def test_updates_return_the_state_they_were_given_in_structure_shape_and_dtype(n
     assert jax.tree.structure(after) == jax.tree.structure(before)
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (new.shape, new.dtype) == (old.shape, old.dtype)
+
+
+HALF = [jnp.float16, jnp.bfloat16]
+
+
+def cast(tree, dtype):
+    """Every floating-point array of a tree in another dtype."""
+    floats = lambda x: hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x.astype(dtype) if floats(x) else x, tree)
+
+
+def assert_rounded_once(actual, expected, dtype):
+    """Equal up to a rounding of the result to `dtype`, and float32's own roundings before."""
+    step = float(jnp.finfo(dtype).eps)
+    rtol, atol = (step, 2e-5) if step > 1e-5 else (2e-4, 2e-4)
+
+    def close(a, b):
+        np.testing.assert_allclose(np.float64(a), np.float64(b), rtol=rtol, atol=atol)
+
+    jax.tree.map(close, actual, expected)
+
+
+@every_op
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_is_computed_in_float32_and_rounded_once(op, dtype):
+    inputs = op.inputs(Draw(seed=0, dtype=dtype))
+    outputs = jax.jit(op.call)(**inputs)
+    expected = COMPILED[label(op)].call(**cast(inputs, jnp.float32))
+    kept = {"statistics_update"} | DEFAULT_DTYPE
+    assert float_dtypes(outputs) == {jnp.dtype(jnp.float32 if op.name in kept else dtype)}
+    assert_rounded_once(outputs, expected, dtype)
+
+
+class Extreme(Draw):
+    """Inputs at the ends of a dtype: `big` fits as it is, `root` when it is squared, `tiny` is no 0."""
+
+    def __init__(self, dtype):
+        super().__init__(seed=0, dtype=dtype)
+        self.big, self.tiny = (2e3, 6e-8) if dtype == jnp.float16 else (1e30, 1e-30)
+        self.root = 0.1 * self.big**0.5
+
+    def rows(self, *values):
+        return jnp.asarray(
+            np.stack([np.asarray(value, np.float64) for value in values]), self.dtype
+        )
+
+    def mask(self, *values):
+        return jnp.asarray(values, bool)
+
+
+def extreme_paths(d):
+    b, nan = d.big / 10, np.nan
+    return {
+        "rewards": d.rows(b, -b, d.tiny, b, 0.0),
+        "next_values": d.rows(nan, b, nan, -d.tiny, -b),
+        "terminated": d.mask(1, 0, 1, 0, 0),
+        "truncated": d.mask(0, 1, 1, 0, 0),
+    }
+
+
+def extreme_states(d):
+    """Per state; NaN and infinities where the KL is beyond its target."""
+    b, inf, nan = d.big / 10, np.inf, np.nan
+    return {
+        "improvement": d.rows(b, -b, nan, inf, d.tiny),
+        "q_values": d.rows(b, -b, nan, inf, d.tiny),
+        "advantages": d.rows(d.root, -d.root, nan, inf, d.tiny),
+        "kl": d.rows(0.0, d.tiny, b, 1.0, -d.tiny),
+    }
+
+
+def among(inputs, *names):
+    return {name: inputs[name] for name in names}
+
+
+MASKED = [[0.0, -np.inf, 1.0], [np.inf, 0.0, 1.0], [-np.inf, -np.inf, 0.0], [9.0, -9.0, 0.0]]
+
+
+def masked_logits(d):
+    big = d.big / 4
+    return d.rows(*MASKED, [big, -big, -np.inf])
+
+
+# What replaces an op's ordinary inputs.
+EXTREMES = {
+    "dual_init": lambda d: {
+        "temperature": jnp.asarray(d.tiny, d.dtype),
+        "multiplier": jnp.asarray(d.big, d.dtype),
+    },
+    "dual_loss": lambda d: {
+        "params": ops.DualParams(*jnp.zeros(2, d.dtype)),
+        "entropy": d.rows(d.big, -d.big, d.tiny, 0.0, d.big / 2),
+        "kl": d.rows(d.big / 4, 0.0, d.tiny, 0.0, 0.0),
+    },
+    "dual_update": lambda d: {
+        "entropy": d.rows(d.root, d.root, -d.root, 0.0, d.tiny),
+        "kl": d.rows(d.root, d.root, 0.0, 0.0, d.tiny),
+    },
+    "entropy_regularized_rewards": lambda d: {
+        "rewards": d.rows(d.big, -d.big, d.tiny, 0.0, 1.0),
+        "next_log_probs": d.rows(np.nan, d.big, -d.big, np.inf, -np.inf),
+        "terminated": d.mask(1, 0, 0, 1, 1),
+    },
+    "expected_actor_loss": lambda d: {
+        "q_values": d.rows(
+            [1.0, -np.inf, 2.0],
+            [-1.0, np.nan, np.nan],
+            [np.nan, np.inf, d.root],
+            [d.root, -d.root, 0.0],
+            [np.nan] * 3,
+        ),
+        "logits": masked_logits(d),
+        "kl": d.rows(0.0, 0.0, 0.0, 0.0, 1.0),
+    },
+    "generalized_advantages": lambda d: {
+        **extreme_paths(d),
+        "values": d.rows(d.big / 10, -d.tiny, 0.0, 1.0, -d.big / 10),
+    },
+    "lambda_returns": extreme_paths,
+    "cross_entropy": lambda d: {
+        "logits": masked_logits(d),
+        "probabilities": d.rows(
+            [0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [d.tiny, 1.0, 0.0], [1.0, 0.0, 0.0]
+        ),
+    },
+    "hl_gauss_loss": lambda d: {
+        "logits": masked_logits(d)[::-1],
+        "targets": d.rows(-np.inf, 0.5, np.inf, -d.big, 3.0),
+        "sigma_ratio": jnp.asarray(0.01, d.dtype),
+    },
+    "hl_gauss_support": lambda d: {
+        "v_min": jnp.asarray(-d.big, d.dtype),
+        "v_max": jnp.asarray(d.big, d.dtype),
+    },
+    "hl_gauss_targets": lambda d: {
+        "values": d.rows(-np.inf, np.inf, d.big, -d.tiny, 0.5),
+        "sigma_ratio": jnp.asarray(1e-3, d.dtype),
+    },
+    "hl_gauss_value": lambda d: {"logits": masked_logits(d)},
+    "kl_constrained-clipped": lambda d: among(extreme_states(d), "improvement", "kl"),
+    "kl_constrained-penalty": lambda d: {
+        "improvement": d.rows(d.big, -d.big, 0.0, d.tiny, 1.0),
+        "kl": d.rows(0.0, d.big, d.tiny, 1.0, 0.0),
+    },
+    "kl_constrained-none": lambda d: {
+        "improvement": d.rows(d.big, -d.big, 0.0, d.tiny, 1.0),
+        "kl": d.rows(np.nan, np.inf, d.big, -np.inf, 0.0),
+    },
+    "pathwise_actor_loss": lambda d: {
+        **among(extreme_states(d), "q_values", "kl"),
+        "log_probs": d.rows(-d.big, d.big, np.nan, -np.inf, d.tiny),
+    },
+    "score_function_actor_loss": lambda d: {
+        **among(extreme_states(d), "advantages", "kl"),
+        "log_probs": d.rows(-d.root, d.root, np.nan, -np.inf, d.tiny),
+    },
+    "score_function_actor_loss-behavior": lambda d: {
+        **among(extreme_states(d), "advantages", "kl"),
+        "log_probs": d.rows(-d.root, d.root, np.nan, -np.inf, d.tiny),
+        "behavior_log_probs": d.rows(-d.root, d.root, np.nan, -np.inf, 1.0),
+    },
+    "self_prediction_loss": lambda d: {
+        "predicted_embeddings": d.rows(
+            [d.root] * 3, [d.tiny] * 3, [1.0] * 3, [0.0] * 3, [-1.0] * 3
+        ),
+        "next_embeddings": d.rows([-d.root] * 3, [0.0] * 3, [np.nan] * 3, [np.inf] * 3, [1.0] * 3),
+        "rewards": d.rows(d.root, d.tiny, np.nan, -np.inf, 0.0),
+        "terminated": d.mask(0, 0, 1, 1, 0),
+    },
+    "squared_value_loss": lambda d: {
+        "values": d.rows(d.root, -d.root, d.tiny, 0.0, 1.0),
+        "targets": d.rows(-d.root, 0.0, -d.tiny, 0.0, d.root),
+    },
+    "statistics_init": lambda d: {
+        "example": {
+            "flag": jnp.zeros(2, bool),
+            "pixels": jnp.zeros(3, jnp.uint8),
+            "x": d.rows(d.big),
+        }
+    },
+    "statistics_normalize": lambda d: {
+        "batch": {
+            "state": d.rows([d.big / 10] * 3, [d.tiny] * 3, [0.0] * 3, [1.0] * 3, [-1.0] * 3),
+            "speed": d.rows(-d.big / 10, d.tiny, 0.0, 1.0, -1.0),
+        }
+    },
+    "statistics_update": lambda d: {
+        "batch": {
+            "state": d.rows([d.root] * 3, [d.tiny] * 3, [0.0] * 3, [1.0] * 3, [d.root] * 3),
+            "speed": d.rows(*[d.root] * 5),
+        }
+    },
+    "tanh_normal_entropy": lambda d: extreme_policy(d),
+    "tanh_normal_sample": lambda d: extreme_policy(d),
+    "tanh_normal_kl_sampled": lambda d: extreme_policies(d),
+    "tanh_normal_kl": lambda d: extreme_policies(d) | {"std_old": d.rows(*[[d.tiny] * 3] * 5)},
+    "tanh_normal_log_prob-action": lambda d: {
+        "mean": d.rows([0.0] * 3, [3.0] * 3, [-3.0] * 3, [0.0] * 3, [0.0] * 3),
+        "std": jnp.ones((5, 3), d.dtype),
+        "action": d.rows([1.0, -1.0, 0.0], [1.0] * 3, [-1.0] * 3, [2.0, -9.0, 0.5], [d.tiny] * 3),
+    },
+    "tanh_normal_log_prob-scale": lambda d: {
+        "mean": jnp.zeros((5, 3), d.dtype),
+        "std": jnp.ones((5, 3), d.dtype),
+        "action": d.rows(*[[d.root, -d.root, d.tiny]] * 5),
+        "scale": d.rows(2 * d.root, 4 * d.root, 1.0),
+    },
+    "tanh_normal_log_prob-pre_tanh": lambda d: {
+        "std": jnp.ones((5, 3), d.dtype),
+        "pre_tanh": d.rows([d.root] * 3, [-d.root] * 3, [d.tiny] * 3, [20.0] * 3, [-20.0] * 3),
+    },
+    "tanh_normal_mode": lambda d: {"mean": d.rows(*[[d.big, -d.big, d.tiny]] * 5)},
+}
+
+
+def extreme_policy(d):
+    return {
+        "mean": d.rows([0.0] * 3, [30.0] * 3, [-30.0] * 3, [d.root] * 3, [-d.root] * 3),
+        "std": d.rows([max(d.tiny, 1e-15)] * 3, [1.0] * 3, [2.0] * 3, [d.root] * 3, [d.root] * 3),
+    }
+
+
+def extreme_policies(d):
+    return {
+        "mean_old": d.rows([0.0] * 3, [30.0] * 3, [-30.0] * 3, [d.root] * 3, [0.0] * 3),
+        "mean_new": d.rows([0.0] * 3, [29.0] * 3, [-30.0] * 3, [0.0] * 3, [1.0] * 3),
+        "std_old": jnp.ones((5, 3), d.dtype),
+        "std_new": d.rows(*[[1.0, 2.0, 3.0]] * 5),
+    }
+
+
+def extreme_inputs(op, dtype):
+    draw = Extreme(dtype)
+    name = label(op) if label(op) in EXTREMES else op.name
+    return op.inputs(draw) | EXTREMES[name](draw)
+
+
+def test_every_op_has_its_extremes():
+    for op in TABLE:
+        assert label(op) in EXTREMES or op.name in EXTREMES
+
+
+@every_op
+@pytest.mark.parametrize("dtype", [jnp.float32, *HALF])
+def test_extremes_are_finite_and_agree_with_more_digits(op, dtype):
+    inputs = extreme_inputs(op, dtype)
+    outputs = jax.jit(op.call)(**inputs)
+    for leaf in jax.tree.leaves(outputs):
+        assert np.all(np.isfinite(np.float64(leaf)))
+    if "key" in inputs:  # float64 draws other noise
+        expected = jax.jit(op.call)(**cast(inputs, jnp.float32))
+    else:
+        with jax.enable_x64(True):
+            expected = jax.jit(op.call)(**cast(inputs, jnp.float64))
+    assert_rounded_once(outputs, expected, dtype)
+
+
+@every_op
+def test_gradients_at_extremes_are_finite(op):
+    inputs = extreme_inputs(op, jnp.float32)
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    leaves, structure = jax.tree.flatten(inputs)
+    floats = [x for x in leaves if is_float(x)]
+
+    def total(floats):
+        given = iter(floats)
+        rebuilt = jax.tree.unflatten(structure, [next(given) if is_float(x) else x for x in leaves])
+        outputs = [x for x in jax.tree.leaves(op.call(**rebuilt)) if is_float(x)]
+        return sum(jnp.sum(x) for x in outputs)
+
+    for gradient in jax.jit(jax.grad(total))(floats):
+        assert np.all(np.isfinite(gradient))
+
+
+@every_op
+def test_second_derivatives_are_finite(op):
+    leaves, structure = jax.tree.flatten(op.inputs(Draw(seed=0)))
+    is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    floats = [x for x in leaves if is_float(x)]
+
+    def total(floats):
+        given = iter(floats)
+        rebuilt = jax.tree.unflatten(structure, [next(given) if is_float(x) else x for x in leaves])
+        outputs = [x for x in jax.tree.leaves(op.call(**rebuilt)) if is_float(x)]
+        return sum(jnp.sum(jnp.sin(x)) for x in outputs)
+
+    def steepness(floats):
+        return sum(jnp.sum(jnp.square(x)) for x in jax.grad(total)(floats))
+
+    for gradient in jax.jit(jax.grad(steepness))(floats):
+        assert np.all(np.isfinite(gradient))

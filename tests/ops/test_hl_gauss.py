@@ -242,3 +242,38 @@ def test_targets_with_other_axes_than_the_logits_are_refused(unchecked_annotatio
     support = hl_gauss_support(0.0, 1.0, 6)
     with pytest.raises(ValueError, match=r"logits is \[4, 6\] but targets is \[4, 1\]"):
         hl_gauss_loss(jnp.zeros((4, 6)), jnp.zeros((4, 1)), support)
+
+
+def test_a_bin_ruled_out_costs_nothing_where_nothing_is_wanted_of_it():
+    logits, labels = jnp.array([[0.5, -0.5, -jnp.inf]]), jnp.array([[0.3, 0.7, 0.0]])
+    support = hl_gauss_support(0.0, 1.0, 3)
+
+    def both(logits):
+        return jnp.stack([ops.cross_entropy(logits, labels), hl_gauss_value(logits, support)]).sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(both))(logits)
+    log_softmax = logits[0, :2] - np.log(np.exp(logits[0, :2]).sum())
+    expected = -np.sum(labels[0, :2] * log_softmax) + 0.5 * np.exp(log_softmax[1])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert np.all(np.isfinite(gradient))
+    assert gradient[0, 2] == 0.0
+
+
+def test_a_bin_ruled_out_costs_everything_where_something_is_wanted_of_it():
+    loss = ops.cross_entropy(jnp.array([[0.0, -jnp.inf]]), jnp.array([[0.9, 0.1]]))
+    np.testing.assert_array_equal(loss, [np.inf])
+
+
+def test_an_infinite_logit_takes_all_and_no_distribution_is_nan():
+    support = hl_gauss_support(0.0, 1.0, 3)
+    values = hl_gauss_value(jnp.array([[0.0, jnp.inf, 5.0], [-jnp.inf] * 3]), support)
+    np.testing.assert_array_equal(values, [0.5, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_tells_151_bins_apart(dtype):
+    support = jnp.linspace(0.0, 150.0, 151).astype(dtype)
+    targets = hl_gauss_targets(jnp.asarray([149.0], dtype), support)
+    # bfloat16 has no number between 148 and 149: computed in it, edges would coincide and masses be 0.
+    expected = targets_by_scipy([149.0], np.arange(151.0))
+    np.testing.assert_allclose(np.float64(targets), expected, atol=float(jnp.finfo(dtype).eps))

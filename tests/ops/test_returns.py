@@ -296,3 +296,95 @@ def test_integer_rewards_are_refused_rather_than_discounted_by_zero(unchecked_an
 def test_annotations_are_enforced_in_these_tests():
     with pytest.raises(jaxtyping.TypeCheckError):
         lambda_returns(jnp.ones(3), jnp.ones(2), flags(length=3), flags(length=3), 0.9, 0.9)
+
+
+BAD = [np.nan, np.inf, -np.inf]
+
+
+def finite_gradients(function, *inputs):
+    gradients = jax.jit(jax.grad(lambda *x: function(*x).sum(), tuple(range(len(inputs)))))(*inputs)
+    return all(np.all(np.isfinite(x)) for x in gradients)
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("end", ["truncated", "terminated"])
+@pytest.mark.parametrize("row", range(4))
+def test_nothing_after_an_end_reaches_back_not_even_nan(end, row, bad):
+    rows = trajectory(length=5, ends=0.0) | {end: flags(row, length=5)}
+    clean = lambda_returns(**rows, discount=GAMMA, trace_decay=LAMBDA)
+    after = np.arange(5) > row
+    rewards = np.where(after, np.float32(bad), rows["rewards"])
+    values = np.where(after, np.float32(bad), rows["next_values"])
+    bad_rows = rows | {"rewards": rewards, "next_values": values}
+    returns = lambda_returns(**bad_rows, discount=GAMMA, trace_decay=LAMBDA)
+    np.testing.assert_array_equal(returns[: row + 1], clean[: row + 1])
+
+    def before(rewards, values):
+        given = bad_rows | {"rewards": rewards, "next_values": values}
+        return lambda_returns(**given, discount=GAMMA, trace_decay=LAMBDA)[: row + 1]
+
+    assert finite_gradients(before, rewards, values)
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("row", range(1, 5))
+def test_a_trace_weight_of_zero_cuts_whatever_comes_at_any_time(row, bad):
+    rows = trajectory(length=5, ends=0.0)
+    weights = with_row(np.full(5, 0.7, np.float32), row, 0.0)
+    bad_rows = rows | {"rewards": with_row(rows["rewards"], row, bad)}
+
+    def before(rewards, values, discount, trace_decay, weights):
+        given = bad_rows | {"rewards": rewards, "next_values": values}
+        returns = lambda_returns(
+            **given, discount=discount, trace_decay=trace_decay, trace_weights=weights
+        )
+        return returns[:row]
+
+    given = (GAMMA, LAMBDA, weights)
+    cut = before(bad_rows["rewards"], rows["next_values"], *given)
+    np.testing.assert_array_equal(cut, before(rows["rewards"], rows["next_values"], *given))
+    assert finite_gradients(before, bad_rows["rewards"], rows["next_values"], *given)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_lambda_or_discount_of_zero_cuts_and_a_lambda_of_one_needs_no_value(bad):
+    rows = trajectory(length=4, ends=0.0)
+    bad_reward = rows | {"rewards": with_row(rows["rewards"], 2, bad)}
+    one_step = lambda_returns(**bad_reward, discount=GAMMA, trace_decay=0.0)
+    assert np.all(np.isfinite(np.delete(one_step, 2)))
+    alone = lambda_returns(**bad_reward, discount=0.0, trace_decay=LAMBDA)
+    np.testing.assert_array_equal(np.delete(alone, 2), np.delete(rows["rewards"], 2))
+
+    bad_value = rows | {"next_values": with_row(rows["next_values"], 1, bad)}
+    monte_carlo = lambda_returns(**bad_value, discount=GAMMA, trace_decay=1.0)
+    expected = lambda_returns(**rows, discount=GAMMA, trace_decay=1.0)
+    np.testing.assert_array_equal(monte_carlo, expected)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_advantages_are_cut_as_returns_are(bad):
+    rows = trajectory(length=5, ends=0.0) | {"truncated": flags(1, length=5)}
+    values = trajectory(length=5, seed=1)["rewards"]
+    path = {"discount": GAMMA, "trace_decay": LAMBDA}
+    clean = generalized_advantages(values=values, **rows, **path)
+    after = np.arange(5) > 1
+    spoilt = {
+        name: np.where(after, np.float32(bad), rows[name]) for name in ("rewards", "next_values")
+    }
+    advantages = generalized_advantages(
+        values=np.where(after, np.float32(bad), values), **rows | spoilt, **path
+    )
+    np.testing.assert_array_equal(advantages[:2], clean[:2])
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_no_gradient_of_the_entropy_bonus_comes_from_a_terminated_row(bad):
+    def total(log_probs, temperature, discount):
+        ended = jnp.array([True, False])
+        return entropy_regularized_rewards(jnp.ones(2), log_probs, ended, temperature, discount)
+
+    assert finite_gradients(total, jnp.array([bad, -1.0]), 0.5, 0.9)
+    without = entropy_regularized_rewards(
+        jnp.ones(1), jnp.full(1, bad), jnp.zeros(1, bool), temperature=0.0, discount=0.9
+    )
+    np.testing.assert_array_equal(without, [1.0])

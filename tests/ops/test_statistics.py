@@ -178,3 +178,89 @@ def test_a_batch_without_rows_changes_nothing():
     before = seen([rows(10)])
     after = statistics_update(before, np.zeros((0, 3), np.float32))
     jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_statistics_of_half_precision_are_kept_in_float32(dtype):
+    everything = jnp.asarray(100.0 + 5.0 * np.random.default_rng(0).normal(size=(4096, 3)), dtype)
+    statistics = ops.statistics_init(everything[0])
+    for batch in jnp.split(everything, 64):
+        statistics = statistics_update(statistics, batch)
+    assert {x.dtype for x in jax.tree.leaves(statistics)} == {jnp.dtype("float32")}
+    exact = np.float64(everything)
+    np.testing.assert_allclose(statistics.mean, exact.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(statistics.var), exact.std(0), rtol=1e-4)
+
+    normalized = statistics_normalize(statistics, everything)
+    assert normalized.dtype == dtype
+    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-2)
+    np.testing.assert_allclose(
+        np.float64(normalized), expected, rtol=float(jnp.finfo(dtype).eps), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_statistics_that_were_kept_in_half_precision_become_float32(dtype):
+    half = RunningStatistics(jnp.zeros(1, dtype), jnp.ones(1, dtype), jnp.asarray(0.0, dtype))
+    statistics = statistics_update(half, jnp.asarray([[1.0], [2.0]], dtype))
+    assert {x.dtype for x in jax.tree.leaves(statistics)} == {jnp.dtype("float32")}
+    assert (statistics.mean[0], statistics.var[0], statistics.count) == (1.5, 0.25, 2.0)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.int32])
+def test_whole_numbers_are_summed_up_and_normalized_as_floats(dtype):
+    top = {"bool": 2, "int8": 100}.get(np.dtype(dtype).name, 200)
+    everything = np.random.default_rng(0).integers(0, top, size=(1000, 3)).astype(dtype)
+    statistics = statistics_update(statistics_init(everything[0]), everything)
+    np.testing.assert_allclose(statistics.mean, everything.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(statistics.var, everything.var(0), rtol=1e-4)
+    normalized = statistics_normalize(statistics, everything, 0.0)
+    assert normalized.dtype == jnp.float32
+    np.testing.assert_allclose(np.std(normalized, 0), np.ones(3), rtol=1e-4)
+
+
+def test_a_wider_observation_is_normalized_in_its_own_dtype():
+    with jax.enable_x64(True):
+        statistics = ops.statistics_init(np.zeros(1, np.float32))
+        assert (
+            ops.statistics_normalize(statistics, jnp.zeros((2, 1), jnp.float64)).dtype
+            == jnp.float64
+        )
+        whole = ops.statistics_init(np.zeros(1, np.int32))
+        assert ops.statistics_normalize(whole, jnp.zeros((2, 1), jnp.int32)).dtype == jnp.float64
+        assert ops.statistics_normalize(whole, jnp.zeros((2, 1), jnp.float16)).dtype == jnp.float16
+
+
+@pytest.mark.parametrize(
+    ("start", "batch", "updates"), [(2**24, 1, 1000), (2**24 - 3, 1, 10), (2**30, 33, 500)]
+)
+def test_no_row_is_lost_from_a_count_that_float32_cannot_hold(start, batch, updates):
+    before = statistics_init(np.zeros(1, np.float32))._replace(count=jnp.float32(start))
+    rows = jnp.zeros((batch, 1))
+    after, _ = jax.jit(
+        lambda s: jax.lax.scan(
+            lambda s, _: (ops.statistics_update(s, rows), None), s, length=updates
+        )
+    )(before)
+    assert after.count.dtype == jnp.float32
+    # Exact with its rest, and the count alone to float32's half step.
+    assert float(after.count) + float(after.count_rest) == start + batch * updates
+    assert float(after.count) == np.float32(start + batch * updates)
+
+
+def test_a_batch_of_more_rows_than_float32_can_count_leaves_its_rest():
+    statistics = statistics_init(np.zeros((), np.int8))
+    statistics = statistics_update(statistics, np.zeros(2**24 + 1, np.int8))
+    assert int(statistics.count) + int(statistics.count_rest) == 2**24 + 1
+
+
+def test_statistics_of_three_fields_still_work():
+    three = RunningStatistics(jnp.zeros(1), jnp.ones(1), jnp.zeros(()))
+    after = statistics_update(three, jnp.array([[1.0], [3.0]]))
+    assert jax.tree.structure(after) == jax.tree.structure(three)
+    assert after.count == 2.0
+
+
+def test_nothing_seen_yet_hides_no_infinite_variance():
+    start = RunningStatistics(jnp.zeros(1), jnp.full(1, jnp.inf), jnp.zeros(()))
+    np.testing.assert_array_equal(statistics_update(start, jnp.array([[1.0], [3.0]])).var, [1.0])

@@ -289,3 +289,121 @@ def test_kl_names_the_array_of_another_shape(unchecked_annotations, sampled, pos
     function = (lambda *xs: tanh_normal_kl_sampled(KEY, *xs)) if sampled else tanh_normal_kl
     with pytest.raises(ValueError, match=rf"mean_old is \[4, 2\] but {name} is \[2\]"):
         function(*arrays)
+
+
+HALF = [jnp.float16, jnp.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, *HALF])
+@pytest.mark.parametrize("clip", [1e-6, 1e-9, 0.0])
+@pytest.mark.parametrize("edge", [1.0, -1.0, 1.5])
+def test_density_at_the_edge_is_finite_in_every_precision_and_at_every_clip(dtype, clip, edge):
+    action = jnp.full((2, 3), edge, dtype)
+
+    def total(mean, std):
+        return ops.tanh_normal_log_prob(mean, std, action, clip=clip).sum()
+
+    mean, std = jnp.full((2, 3), 0.5, dtype), jnp.ones((2, 3), dtype)
+    log_prob, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(mean, std)
+    assert log_prob.dtype == dtype
+    for x in (log_prob, *gradients):
+        assert np.all(np.isfinite(np.float64(x)))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_density_at_the_edge_in_half_precision_is_that_of_float32(dtype):
+    one = np.ones((1, 3), np.float32)
+    expected = tanh_normal_log_prob(0 * one, one, one)
+    half = tanh_normal_log_prob(*(jnp.asarray(x, dtype) for x in (0 * one, one, one)))
+    np.testing.assert_allclose(np.float64(half), expected, rtol=float(jnp.finfo(dtype).eps))
+
+
+SCALES = [2.5, np.float32(0.4), np.float32([0.5, 2.0, 7.0])]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scaled_densities_equal_distrax_and_scipy(scale):
+    mean, std = policies()
+    scale = scale if isinstance(scale, float) else jnp.asarray(scale)
+    u = mean + std * np.random.default_rng(1).normal(size=mean.shape).astype(np.float32)
+    u = np.clip(u, -2.0, 2.0)
+    c = np.broadcast_to(np.float32(scale), mean.shape)
+    log_probs = [
+        tanh_normal_log_prob(mean, std, pre_tanh=u, scale=scale),
+        tanh_normal_log_prob(mean, std, c * np.tanh(u), scale=scale),
+    ]
+    expected = log_prob_by_scipy(u, mean, std) - np.log(np.float64(c)).sum(-1)
+    squash = distrax.Chain([distrax.ScalarAffine(jnp.zeros(3), jnp.asarray(c[0])), distrax.Tanh()])
+    theirs = distrax.Independent(distrax.Transformed(distrax.Normal(mean, std), squash), 1)
+    for log_prob in log_probs:
+        # A bare action's u is known to 1e-6 or so, and divided by a std of 0.1.
+        np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=2e-4)
+        np.testing.assert_allclose(log_prob, theirs.log_prob(c * jnp.tanh(u)), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scaled_samples_modes_and_entropies(scale):
+    mean, std = map(jnp.asarray, policies())
+    scale = scale if isinstance(scale, float) else jnp.asarray(scale)
+    c = np.broadcast_to(np.float32(scale), mean.shape)
+    loss = np.log(c).sum(-1)
+    plain, scaled = tanh_normal_sample(KEY, mean, std), tanh_normal_sample(KEY, mean, std, scale)
+    np.testing.assert_array_equal(scaled.pre_tanh, plain.pre_tanh)
+    np.testing.assert_allclose(scaled.action, c * plain.action, rtol=1e-6)
+    np.testing.assert_allclose(scaled.log_prob, plain.log_prob - loss, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ops.tanh_normal_mode(mean, scale), c * np.tanh(mean), rtol=1e-5)
+    entropies = [tanh_normal_entropy(KEY, mean, std, scale=x) for x in (1.0, scale)]
+    np.testing.assert_allclose(entropies[1], entropies[0] + loss, rtol=1e-5, atol=1e-5)
+
+
+def test_density_over_a_scaled_action_integrates_to_one():
+    with jax.enable_x64(True):
+        count, scale = 200_000, 3.0
+        actions = scale * ((np.arange(count) + 0.5) * (2.0 / count) - 1.0)
+        columns = np.full((count, 1), 0.3), np.full((count, 1), 0.7), actions[:, None]
+        density = np.exp(tanh_normal_log_prob(*columns, clip=1e-12, scale=scale))
+    np.testing.assert_allclose(density.mean() * 2.0 * scale, 1.0, atol=1e-4)
+
+
+def test_kl_is_that_of_scaled_policies_too():
+    (mean, std), (mean_new, std_new) = narrow_pair()
+    scale = jnp.array([0.5, 3.0])
+    draw = tanh_normal_sample(KEY, *many(20_000, mean, std), scale)
+    new = tanh_normal_log_prob(*many(20_000, mean_new, std_new), draw.action, scale=scale)
+    differences = np.asarray(draw.log_prob - new)
+    error = np.std(differences) / np.sqrt(len(differences))
+    assert abs(differences.mean() - tanh_normal_kl(mean, std, mean_new, std_new)) < 4 * error
+
+
+def test_a_scale_of_one_costs_nothing():
+    mean, std = policies()
+
+    def program(**scale):
+        return str(jax.make_jaxpr(lambda: ops.tanh_normal_sample(KEY, mean, std, **scale))())
+
+    mean, std = jnp.asarray(mean), jnp.asarray(std)
+    assert program() == program(scale=1.0) == program(scale=1)
+    assert len(program()) < len(program(scale=2.0))
+    np.testing.assert_array_equal(ops.tanh_normal_mode(mean, 1.0), ops.tanh_normal_mode(mean))
+
+
+@pytest.mark.parametrize("scale", [0.0, -2.0, -1])
+def test_a_scale_without_a_logarithm_is_refused(scale):
+    mean, std = map(jnp.asarray, policies())
+    calls = [
+        lambda: ops.tanh_normal_sample(KEY, mean, std, scale),
+        lambda: ops.tanh_normal_log_prob(mean, std, mean, scale=scale),
+        lambda: ops.tanh_normal_mode(mean, scale),
+        lambda: ops.tanh_normal_entropy(KEY, mean, std, scale=scale),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"scale is {scale}; it must be positive"):
+            call()
+
+
+@pytest.mark.parametrize("shape", [(2,), (6, 3)])
+def test_a_scale_of_another_shape_is_named(unchecked_annotations, shape):
+    mean, std = policies()
+    text = str(list(shape)).replace("[", r"\[")
+    with pytest.raises(ValueError, match=rf"scale is {text} but must be one number or \[3\]"):
+        tanh_normal_sample(KEY, mean, std, np.ones(shape, np.float32))

@@ -11,7 +11,6 @@ import pytest
 import reppo_fx as rx
 from reppo_fx.envs import probes
 from reppo_fx.envs.base import Environment
-from reppo_fx.learner import objectives
 from reppo_fx.run.loop import compile_programs, run_loop
 from reppo_fx.training.presets import CLEANER
 
@@ -178,7 +177,7 @@ def test_the_critic_starts_near_zero_whatever_its_range():
     for v_min, v_max in ((0.0, 150.0), (-10.0, 10.0)):
         state = train.init(jax.random.key(0), HP._replace(v_min=v_min, v_max=v_max))
         output = state.learner.networks.critic(jnp.ones((5, 1)), jnp.zeros((5, 1)))
-        value = train.learner.value_function.value(output.outputs, state.hyperparameters)
+        value = train.value_function.value(output.outputs, state.hyperparameters, ())
         bin_width = (v_max - v_min) / 20
         assert np.abs(value).max() < bin_width
 
@@ -186,19 +185,14 @@ def test_the_critic_starts_near_zero_whatever_its_range():
 def test_pieces_can_be_replaced_by_functions():
     called = []
 
-    def objective(actor, key, batch, q_value, duals, hyperparameters):
+    distribution = rx.tanh_normal(1)
+    penalized = rx.make_objective(
+        rx.pathwise_loss, distribution, rx.exact_kl(distribution), kl_constraint="penalty"
+    )
+
+    def objective(*arguments):
         called.append("objective")
-        estimate = objectives.kl_estimator(TINY)
-        return objectives.pathwise_objective(
-            actor,
-            key,
-            batch,
-            q_value,
-            duals,
-            hyperparameters,
-            estimate_kl=estimate,
-            kl_constraint="penalty",
-        )
+        return penalized(*arguments)
 
     def optimizer(hyperparameters, config):
         import optax
@@ -206,10 +200,10 @@ def test_pieces_can_be_replaced_by_functions():
         called.append("optimizer")
         return optax.sgd(hyperparameters.learning_rate)
 
-    def networks(key, sizes, value_function, hyperparameters):
+    def networks(key, shapes, value_function, hyperparameters):
         called.append("networks")
         return rx.make_networks(
-            key, sizes, value_function, hyperparameters, actor_width=4, critic_width=6
+            key, shapes, value_function, hyperparameters, actor_width=4, critic_width=6
         )
 
     train = rx.make_train(

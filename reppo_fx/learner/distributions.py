@@ -1,0 +1,184 @@
+"""What an actor's outputs mean: one bundle of functions. No other file knows that a policy is a tanh-normal."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree, ScalarLike
+
+from ..ops import (
+    tanh_normal_entropy,
+    tanh_normal_kl,
+    tanh_normal_kl_sampled,
+    tanh_normal_log_prob,
+    tanh_normal_mode,
+    tanh_normal_sample,
+)
+from ..settings import Hyperparameters
+
+
+class PolicySample(NamedTuple):
+    """One draw per state.
+
+    Attributes:
+        action: `a`, as the critic sees it.
+        log_prob: `log π(a|x)` in nats.
+        latent: what the action was computed from; with it densities are exact where the action alone saturates.
+    """
+
+    action: PyTree[Array]
+    log_prob: Float[Array, "*batch"]
+    latent: PyTree[Array]
+
+
+@runtime_checkable
+class LogProb(Protocol):
+    """`log π(a|x)`, from the action alone or exactly, with its latent."""
+
+    def __call__(
+        self, policy: PyTree[Array], action: PyTree[Array], latent: PyTree[Array] | None = None
+    ) -> Float[Array, "*batch"]: ...
+
+
+@runtime_checkable
+class SampledKL(Protocol):
+    """`KL(π_old ‖ π_new)` from samples of the old policy.
+
+    `clip` is the distance from the edge of the action range at which the *new* density is taken; none for an
+    unbiased estimate. A distribution without edges ignores it.
+    """
+
+    def __call__(
+        self,
+        key: Array,
+        old: PyTree[Array],
+        new: PyTree[Array],
+        *,
+        num_samples: int,
+        clip: float | None = None,
+    ) -> Float[Array, "*batch"]: ...
+
+
+class Distribution(NamedTuple):
+    """A family of policies for one action space. A *policy* is a PyTree of parameters, one entry per state.
+
+    Attributes:
+        num_outputs: numbers that the actor gives per state.
+        policy: `(outputs, hyperparameters) -> policy`.
+        sample: `(key, policy) -> PolicySample`, reparameterized where the family can be.
+        log_prob: `(policy, action, latent=None) -> log π(a|x)`.
+        kl: `(old, new) -> KL(old ‖ new)`, exact.
+        kl_sampled: the same from samples, `(key, old, new, num_samples=, clip=)`.
+        entropy: `(key, policy, num_samples) -> H`, in nats.
+        mode: `policy -> action`, for evaluation.
+        to_environment: `action -> action` that the environment (and the critic after it) gets.
+        target_entropy: `entropy_target -> H_target` in nats for the whole action.
+    """
+
+    num_outputs: int
+    policy: Callable[[Array, Hyperparameters], PyTree[Array]]
+    sample: Callable[[Array, PyTree[Array]], PolicySample]
+    log_prob: LogProb
+    kl: Callable[[PyTree[Array], PyTree[Array]], Float[Array, "*batch"]]
+    kl_sampled: SampledKL
+    entropy: Callable[[Array, PyTree[Array], int], Float[Array, "*batch"]]
+    mode: Callable[[PyTree[Array]], PyTree[Array]]
+    to_environment: Callable[[PyTree[Array]], PyTree[Array]]
+    target_entropy: Callable[[ScalarLike], ScalarLike]
+
+
+class TanhNormal(NamedTuple):
+    """Parameters of `u ~ Normal(mean, std)`; the action is `c·tanh(u)`."""
+
+    mean: Float[Array, "*batch d"]
+    std: Float[Array, "*batch d"]
+
+
+@functools.cache
+def tanh_normal(
+    action_size: int, scale: float | tuple[float, ...] = 1.0, limit: float = 0.999
+) -> Distribution:
+    """Squashed diagonal normal on `[-c, c]^d`: `a = c·tanh(u)`, `log π(a) = log π(tanh u) − Σ log c`.
+
+    The actor gives mean and log standard deviation, `std = exp(log_std) + min_std`. The target entropy is
+    `−entropy_target·d + Σ log c`, so that a policy in other units of action has the same constraint. tanh and the
+    factor are bijections, so the KL is that of the normals. The same arguments give the same bundle.
+
+    Args:
+        action_size: `d`.
+        scale: `c`, for all entries or one each.
+        limit: the environment gets actions clipped to this share of `c`.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        ValueError: if `action_size < 1`, a scale is not positive, there are not `d` of them, or the limit is not in
+            (0, 1].
+
+    >>> import jax
+    >>> from reppo_fx import Hyperparameters
+    >>> d = tanh_normal(2, scale=(1.0, 3.0))
+    >>> policy = d.policy(jnp.zeros((5, d.num_outputs)), Hyperparameters(min_std=0.0))
+    >>> draw = d.sample(jax.random.key(0), policy)
+    >>> draw.action.shape, draw.log_prob.shape, bool((abs(draw.action) < jnp.array([1.0, 3.0])).all())
+    ((5, 2), (5,), True)
+    """
+    factors = (float(scale),) * action_size if isinstance(scale, int | float) else tuple(scale)
+    _check_range(action_size, factors, limit)
+    log_volume = math.fsum(map(math.log, factors))
+    unit = all(factor == 1.0 for factor in factors)
+
+    def scaled(action: Array) -> Array:
+        return action if unit else action * jnp.asarray(factors, action.dtype)
+
+    def policy(outputs: Array, hp: Hyperparameters) -> TanhNormal:
+        mean, log_std = jnp.split(outputs, 2, axis=-1)
+        return TanhNormal(mean, jnp.exp(log_std) + hp.min_std)
+
+    def sample(key: Array, policy: TanhNormal) -> PolicySample:
+        action, latent, log_prob = tanh_normal_sample(key, *policy)
+        return PolicySample(scaled(action), log_prob - log_volume, latent)
+
+    def log_prob(policy: TanhNormal, action: Array, latent: Array | None = None) -> Array:
+        if latent is not None:
+            return tanh_normal_log_prob(*policy, pre_tanh=latent) - log_volume
+        unscaled = action if unit else action / jnp.asarray(factors, action.dtype)
+        return tanh_normal_log_prob(*policy, unscaled) - log_volume
+
+    def kl_sampled(
+        key: Array, old: TanhNormal, new: TanhNormal, *, num_samples: int, clip: float | None = None
+    ) -> Array:
+        return tanh_normal_kl_sampled(key, *old, *new, num_samples=num_samples, clip=clip)
+
+    return Distribution(
+        num_outputs=2 * action_size,
+        policy=policy,
+        sample=sample,
+        log_prob=log_prob,
+        kl=lambda old, new: tanh_normal_kl(*old, *new),
+        kl_sampled=kl_sampled,
+        entropy=lambda key, policy, num: (
+            tanh_normal_entropy(key, policy.mean, policy.std, num) + log_volume
+        ),
+        mode=lambda policy: scaled(tanh_normal_mode(policy.mean)),
+        to_environment=lambda action: jnp.clip(
+            action, *(sign * limit * jnp.asarray(factors, action.dtype) for sign in (-1, 1))
+        ),
+        target_entropy=lambda per_dimension: log_volume - per_dimension * action_size,
+    )
+
+
+def _check_range(action_size: int, factors: tuple[float, ...], limit: float) -> None:
+    if action_size < 1:
+        raise ValueError(f"action_size is {action_size}; at least 1 is needed.")
+    if len(factors) != action_size:
+        raise ValueError(f"scale has {len(factors)} entries; an action has {action_size}.")
+    if not all(factor > 0 and math.isfinite(factor) for factor in factors):
+        raise ValueError(f"scale is {factors}; every entry must be positive and finite.")
+    if not 0.0 < limit <= 1.0:
+        raise ValueError(f"action_limit is {limit}; it must be in (0, 1].")
