@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +20,40 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.spinner import Spinner
+from rich.table import Column, Table
+from rich.text import Text
 
 from ..sweeps.members import lowest_unless_finite
+from .plain import is_unicode, plain
 
 ROWS_SHOWN = 20
+Returns = NDArray[np.floating[Any]]
+SUFFIXES = ("", "k", "M", "G", "T", "P")
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console that prints text as it is: a folder's name is neither markup nor an emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def print_line(console: Console, text: str, style: str | None = None) -> None:
+    """One line, never wrapped, nothing in it interpreted."""
+    line = Text(plain(text, console.encoding), style=style or "")
+    console.print(line, soft_wrap=True)
+
+
+def plain_table(console: Console, headings: list[str], rows: list[list[str]]) -> Table:
+    """A table of text as it is; all columns but the first one to the right."""
+    write = lambda text: Text(plain(text, console.encoding))
+    columns = [
+        Column(write(heading), no_wrap=True, justify="right" if index else "left")
+        for index, heading in enumerate(headings)
+    ]
+    table = Table(*columns, box=None)
+    for row in rows:
+        table.add_row(*map(write, row))
+    return table
 
 
 class Display:
@@ -40,33 +71,40 @@ class Display:
         self._task, self._total = task, total_steps
         self._labels, self._num_members = labels, num_seeds * len(labels)
         self._start = 0
+        self._spinner = "dots" if is_unicode(console.encoding) else "line"
         self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("[bold]{task.description}"),
+            SpinnerColumn(self._spinner),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[steps]}"),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[steps]}", markup=False),
+            TextColumn("{task.fields[speed]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[green]{task.fields[latest]}"),
+            TextColumn("{task.fields[latest]}", style="green", markup=False),
             console=console,
         )
         self._id: TaskID = self._progress.add_task(
-            task, total=total_steps, steps="", speed="", latest="", start=False
+            self._plain(task), total=total_steps, steps="", speed="", latest="", start=False
         )
         self._live: Live | None = None
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Show that XLA is at work."""
-        message = f"Compiling {self._task} for {self._num_members} member(s) …"
-        if self.console.is_terminal:
-            with self.console.status(message):
+        """Show that XLA is at work; an interrupt says that nothing else was."""
+        members = "1 member" if self._num_members == 1 else f"{self._num_members} members"
+        message = self._plain(f"Compiling {self._task} for {members} …")
+        try:
+            if self.console.is_terminal:
+                with Live(
+                    Spinner(self._spinner, Text(message)), console=self.console, transient=True
+                ):
+                    yield
+            else:
+                print_line(self.console, message)
                 yield
-        else:
-            self.console.print(message)
-            yield
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("interrupted while compiling, before any training") from error
 
     @contextmanager
     def training(self, start: int = 0) -> Iterator[None]:
@@ -90,49 +128,55 @@ class Display:
             speed=f"{count(self._speed(env_steps, seconds))} steps/s",
         )
 
-    def evaluated(self, env_steps: int, seconds: float, returns: NDArray) -> None:
+    def evaluated(self, env_steps: int, seconds: float, returns: Returns) -> None:
         """Show an evaluation, `[settings, seeds]`."""
         best = returns[best_first(returns)[0]]
         text = f"{'best ' if len(returns) > 1 else ''}return {best.mean():.1f} ± {best.std():.1f}"
-        self._progress.update(self._id, latest=text)
+        self._progress.update(self._id, latest=self._plain(text))
         if self._live is not None and len(returns) > 1:
             self._live.update(Group(self._progress, self._table(returns)))
         if not self.console.is_terminal:
-            self.console.print(
+            print_line(
+                self.console,
                 f"{self._task}  {count(env_steps)}/{count(self._total)} steps  "
                 f"{count(self._speed(env_steps, seconds))} steps/s  {seconds:.0f} s  {text}",
-                soft_wrap=True,
             )
 
     def _speed(self, env_steps: int, seconds: float) -> float:
         return (env_steps - self._start) * self._num_members / max(seconds, 1e-9)
 
-    def _table(self, returns: NDArray) -> Table:
+    def _table(self, returns: Returns) -> Table:
         order = best_first(returns)
         names = list(self._labels[0])
-        table = Table(*names, "return", "± over seeds", "best seed", box=None)
+        rows = []
         for index in order[:ROWS_SHOWN]:
             values = [f"{self._labels[index][name]:g}" for name in names]
             row = returns[index]
-            table.add_row(*values, f"{row.mean():.1f}", f"{row.std():.1f}", f"{row.max():.1f}")
+            rows.append([*values, f"{row.mean():.1f}", f"{row.std():.1f}", f"{row.max():.1f}"])
         if len(order) > ROWS_SHOWN:
-            table.add_row(f"… {len(order) - ROWS_SHOWN} more")
-        return table
+            rows.append([f"… {len(order) - ROWS_SHOWN} more"])
+        return plain_table(self.console, [*names, "return", "± over seeds", "best seed"], rows)
+
+    def _plain(self, text: str) -> str:
+        return plain(text, self.console.encoding)
 
 
-def best_first(returns: NDArray) -> list[int]:
+def best_first(returns: Returns) -> list[int]:
     """Settings by mean return `[settings, seeds]`; what is not finite comes last."""
     means = np.asarray(lowest_unless_finite(returns.mean(1)))
     return [int(index) for index in np.argsort(-means, kind="stable")]
 
 
-def count(number: float | int) -> str:
-    """`1234567` as `1.23M`.
+def count(number: float) -> str:
+    """`1234567` as `1.23M`; three digits at most, whatever the size.
 
-    >>> count(950), count(12_345), count(1_234_567)
-    ('950', '12.3k', '1.23M')
+    >>> count(950), count(12_345), count(1_234_567), count(999_999), count(5 * 10**12)
+    ('950', '12.3k', '1.23M', '1M', '5T')
     """
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= limit:
-            return f"{number / limit:.3g}{suffix}"
-    return f"{number:.0f}"
+    if not math.isfinite(number):
+        return str(number)
+    if abs(number) < 999.5:
+        return f"{number:.0f}"
+    exponent = int(f"{number:.2e}".partition("e")[2])
+    thousands = min(exponent // 3, len(SUFFIXES) - 1)
+    return f"{number / 1000.0**thousands:.3g}{SUFFIXES[thousands]}"

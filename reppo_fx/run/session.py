@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from .display import Display, best_first, count
 from .durable import LOCK, only_writer
 from .loop import Progress, compile_programs, run_loop
 from .pictures import plot_learning_curve, plot_sweep
+from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
 from .records import describe_run, read_config, write_config
@@ -234,20 +234,8 @@ def summary(plan: Plan, result: RunResult) -> str:
     )
     command = "sweep" if plan.grid else "train"
     if result.signal is not None:
-        line += f"\nGo on with: {resume_command(command, result.folder)}"
+        line += f"\nGo on with: reppo-fx {command} --resume {shell_word(str(result.folder))}"
     return line
-
-
-def resume_command(command: str, folder: Path) -> str:
-    """What to type to go on with a run, whatever its folder is called.
-
-    >>> print(resume_command("train", Path("my runs/a=1")))
-    reppo-fx train --resume 'my runs/a=1'
-    """
-    name = str(folder)
-    return (
-        f"reppo-fx {command} --resume {shlex.quote(f'./{name}' if name.startswith('-') else name)}"
-    )
 
 
 def _new_folder(out: Path | None, task: str) -> Path:
