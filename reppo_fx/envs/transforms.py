@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,29 @@ def time_limit(env: Environment, length: int) -> Environment:
         restart=restart if env.restart else None,
         episode_length=length,
     )
+
+
+def action_repeat(env: Environment, repeat: int) -> Environment:
+    """Take every action `repeat` times and sum the rewards; nothing is stepped after an end.
+
+    The time limit that the environment knows of counts the steps that are left: `ceil(length / repeat)`.
+    """
+
+    def step(state, action):
+        first = env.step(state, action)
+
+        def again(carry, _):
+            state, timestep = carry
+            ended = timestep.terminated | timestep.truncated
+            new_state, new = env.step(state, action)
+            new = new._replace(reward=timestep.reward + new.reward)
+            return _where(ended, carry, (new_state, new)), None
+
+        return jax.lax.scan(again, first, length=repeat - 1)[0]
+
+    length = env.episode_length
+    length = length if length is None else math.ceil(length / repeat)
+    return env._replace(step=step, episode_length=length)
 
 
 def auto_reset(env: Environment) -> Environment:
