@@ -10,9 +10,15 @@ class ReppoWarning(UserWarning):
     """Something that works, but not as a person would expect: filter it by this class."""
 
 
-def require_extra(what: str, extra: str) -> ImportError:
+class MissingExtraError(ImportError):
+    """An optional dependency that is not installed, as opposed to one that is broken."""
+
+
+def require_extra(what: str, extra: str) -> MissingExtraError:
     """The error for a missing optional dependency."""
-    return ImportError(f"{what} is not installed; install it with: pip install 'reppo_fx[{extra}]'")
+    return MissingExtraError(
+        f"{what} is not installed; install it with: pip install 'reppo_fx[{extra}]'"
+    )
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:

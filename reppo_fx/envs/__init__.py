@@ -1,10 +1,16 @@
 """Environments: the contract, its transforms, probes with known values, and adapters (imported when called)."""
 
-from .._errors import unknown_name
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .._errors import MissingExtraError, unknown_name
+from ._physics import RandomizedState
+from ._simulator import Task
 from .base import Environment, TimeStep, select_part
 from .brax import brax, brax_names
 from .playground import playground, playground_names
 from .transforms import (
+    action_repeat,
     auto_reset,
     batch,
     clip_action,
@@ -17,7 +23,9 @@ from .transforms import (
 
 __all__ = [
     "Environment",
+    "RandomizedState",
     "TimeStep",
+    "action_repeat",
     "auto_reset",
     "batch",
     "brax",
@@ -35,24 +43,70 @@ __all__ = [
 ]
 
 
-def make(name: str) -> Environment:
-    """A Playground task or a Brax environment, whichever knows the name.
+class _Family(NamedTuple):
+    """One package that brings tasks: its names, its adapter, its extra, and its top module."""
+
+    title: str
+    names: Callable[[], tuple[str, ...]]
+    adapter: Callable[[Any], Environment]
+    extra: str
+    module: str
+
+
+_FAMILIES = (
+    _Family("MuJoCo Playground", playground_names, playground, "playground", "mujoco_playground"),
+    _Family("Brax", brax_names, brax, "brax", "brax"),
+)
+
+
+def make(task: str | Task | Environment) -> Environment:
+    """A Playground task or a Brax environment, whichever knows it.
+
+    Args:
+        task: a name, e.g. `"CartpoleSwingup"` or `"hopper"`, or a task object of either package. An
+            `Environment` comes back as it is.
 
     Raises:
-        ValueError: if neither does, with the nearest names of both.
+        ValueError: if neither knows it, with the nearest names, and the extra that would bring more.
         ImportError: if neither package is installed.
     """
-    known: dict[str, tuple[str, ...]] = {}
-    missing = None
-    for family, names in (("playground", playground_names), ("brax", brax_names)):
+    if isinstance(task, Environment):
+        return task
+    if not isinstance(task, str):
+        return _family_of(task).adapter(task)
+    known: list[str] = []
+    missing: list[tuple[_Family, MissingExtraError]] = []
+    for family in _FAMILIES:
         try:
-            known[family] = names()
-        except ImportError as error:
-            missing = error
-    if name in known.get("playground", ()):
-        return playground(name)
-    if name in known.get("brax", ()):
-        return brax(name)
-    if not known and missing is not None:
-        raise missing
-    raise unknown_name("task", name, [n for names in known.values() for n in names])
+            names = family.names()
+        except MissingExtraError as error:
+            missing.append((family, error))
+            continue
+        if task in names:
+            return family.adapter(task)
+        known.extend(names)
+    if not known:
+        extras = " or ".join(f"'reppo_fx[{family.extra}]'" for family, _ in missing)
+        titles = " nor ".join(family.title for family, _ in missing)
+        raise MissingExtraError(
+            f"task {task!r} needs a simulator, but neither {titles} is installed; "
+            f"install one with: pip install {extras}"
+        ) from missing[0][1]
+    hints = [
+        f" {family.title} is not installed; its tasks come with: "
+        f"pip install 'reppo_fx[{family.extra}]'"
+        for family, _ in missing
+    ]
+    raise ValueError(str(unknown_name("task", task, known)) + "".join(hints))
+
+
+def _family_of(task: object) -> _Family:
+    """By the package that a task's class comes from, or one of its bases."""
+    bases = type(getattr(task, "unwrapped", task)).__mro__
+    packages = {base.__module__.partition(".")[0] for base in bases}
+    for family in _FAMILIES:
+        if family.module in packages:
+            return family
+    raise ValueError(
+        f"task must be a name, or a task object of Playground (`MjxEnv`) or Brax (`Env`); it is {task!r}."
+    )

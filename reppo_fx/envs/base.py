@@ -49,6 +49,9 @@ class Environment(NamedTuple):
             now and then but that is too dear for every step (fresh reset states).
         cheap_reset: a reset costs no more than a step, so that `auto_reset` may draw one in every step.
         action_scale: `c`, of the whole action or of each entry; actions are in `[-c, c]`.
+        restart: `(key, state) -> (state, observation)`, the next episode of an instance, for what outlives an
+            episode (its physics); none where `reset` alone will do. A transform with a state of its own, or
+            one that changes observations, wraps it along with `reset`.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Environment(NamedTuple):
     refresh: Callable[[Any], Any] = _keep
     cheap_reset: bool = False
     action_scale: float | tuple[float, ...] = 1.0
+    restart: Callable[[Array, Any], tuple[Any, PyTree[Array]]] | None = None
 
 
 def select_part(observation: Any, part: str) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from .._errors import require_extra, unknown_name
-from ._simulator import pure_functions
+from .._errors import unknown_name
+from ._physics import Randomizer, randomized
+from ._simulator import Parts, Task, adapt, require, upstream_faults
 from .base import Environment
+
+_BACKENDS = ("generalized", "positional", "spring", "mjx")
 
 
 def brax_names() -> tuple[str, ...]:
@@ -18,43 +21,90 @@ def brax_names() -> tuple[str, ...]:
 
 
 def brax(
-    name: str, *, backend: str = "generalized", episode_length: int = 1000, **kwargs: Any
+    task: str | Task,
+    *,
+    backend: str = "generalized",
+    episode_length: int = 1000,
+    actor_part: str | None = None,
+    critic_part: str | None = None,
+    randomize: Randomizer | None = None,
+    redraw: str | int = "reset",
+    **kwargs: Any,
 ) -> Environment:
     """A Brax environment, unwrapped: no time limit, no auto-reset; see `envs.time_limit`.
 
+    The environment's own metrics are the metrics of every step.
+
     Args:
-        name: e.g. `"hopper"`.
+        task: a name, e.g. `"hopper"`, or an environment object (`brax.envs.Env`) of your own.
         backend: physics pipeline: `"generalized"`, `"positional"`, `"spring"` or `"mjx"`.
         episode_length: the task's customary time limit in steps; a fact, not enforced here.
+        actor_part: part of a dict observation that the actor sees; default `"state"`, or its only part.
+        critic_part: part that the critic sees; default `"privileged_state"` where there is one.
+        randomize: domain randomization: a function `key -> System` (or `(sys, keys) -> (systems, in_axes)`, as
+            Brax writes them). What it changes is part of an instance's state.
+        redraw: when an instance's physics is drawn anew: `"reset"`, at every start of an episode; a number
+            `n`, at the first start after `n` rollouts; `"never"`.
         **kwargs: passed to the environment, e.g. `terminate_when_unhealthy=False`.
 
     Returns:
-        The environment. Its state is Brax's own `State`.
+        The environment. Its state is Brax's own `State` (inside a `RandomizedState` with `randomize`).
 
     Raises:
-        ValueError: unknown name, with the nearest ones.
+        ValueError: unknown name, with the nearest ones; a task that this jax cannot run.
         ImportError: without the extra `brax`.
     """
+    if isinstance(task, str):
+        name, built = task, _load(task, backend, kwargs)
+    else:
+        name = type(getattr(task, "unwrapped", task)).__name__
+        built = _given(task, name, backend, kwargs)
+    env = adapt(built, name, Parts(actor_part, critic_part), episode_length)
+    return env if randomize is None else randomized(env, built, "sys", randomize, redraw)
+
+
+def _load(name: str, backend: str, kwargs: dict[str, Any]) -> Task:
     envs = _envs()
     if name not in envs._envs:
         raise unknown_name("Brax environment", name, envs._envs)
-    # Brax's `fast` test environment takes no backend.
-    task = envs.get_environment(name, **({} if name == "fast" else {"backend": backend}), **kwargs)
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend is {backend!r}; it must be {', '.join(map(repr, _BACKENDS))}.")
+    if _takes(envs._envs[name], "backend"):
+        kwargs = {"backend": backend, **kwargs}
+    try:
+        with upstream_faults(name):
+            built: Task = envs.get_environment(name, **kwargs)
+            return built
+    except TypeError as error:
+        found = re.search(r"__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if not found or found[1] not in kwargs:
+            raise
+        raise ValueError(
+            f"{name} takes no argument {found[1]!r} (its value here: {kwargs[found[1]]!r})."
+        ) from error
 
-    reset, step = pure_functions(task)
-    return Environment(
-        name=name,
-        reset=reset,
-        step=step,
-        observation=jax.ShapeDtypeStruct((task.observation_size,), jnp.result_type(float)),
-        action_size=task.action_size,
-        episode_length=episode_length,
+
+def _given(task: Task, name: str, backend: str, kwargs: dict[str, Any]) -> Task:
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"task must be a name or an environment object with reset, step and action_size; it is {task!r}."
+        )
+    if kwargs or backend != "generalized":
+        given = ", ".join(kwargs) or "backend"
+        raise ValueError(
+            f"{given} belongs to an environment's name; {name} was given as an object that is already built."
+        )
+    return task
+
+
+def _takes(make: Any, argument: str) -> bool:
+    """Whether a class or function takes a keyword argument."""
+    parameters = inspect.signature(make).parameters
+    return argument in parameters or any(
+        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
     )
 
 
-def _envs() -> Any:
-    try:
-        from brax import envs
-    except ImportError as error:
-        raise require_extra("Brax", "brax") from error
-    return envs
+def _envs() -> ModuleType:
+    require("brax", "Brax", "brax")
+    return require("brax.envs", "Brax", "brax")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +62,40 @@ def time_limit(env: Environment, length: int) -> Environment:
     def refresh(state):
         return state._replace(inner=env.refresh(state.inner))
 
-    return env._replace(reset=reset, step=step, refresh=refresh, episode_length=length)
+    def restart(key, state):
+        inner, observation = _next_start(env, key, state.inner)
+        return TimeLimitState(inner, jnp.zeros((), jnp.int32)), observation
+
+    return env._replace(
+        reset=reset,
+        step=step,
+        refresh=refresh,
+        restart=restart if env.restart else None,
+        episode_length=length,
+    )
+
+
+def action_repeat(env: Environment, repeat: int) -> Environment:
+    """Take every action `repeat` times and sum the rewards; nothing is stepped after an end.
+
+    The time limit that the environment knows of counts the steps that are left: `ceil(length / repeat)`.
+    """
+
+    def step(state, action):
+        first = env.step(state, action)
+
+        def again(carry, _):
+            state, timestep = carry
+            ended = timestep.terminated | timestep.truncated
+            new_state, new = env.step(state, action)
+            new = new._replace(reward=timestep.reward + new.reward)
+            return _where(ended, carry, (new_state, new)), None
+
+        return jax.lax.scan(again, first, length=repeat - 1)[0]
+
+    length = env.episode_length
+    length = length if length is None else math.ceil(length / repeat)
+    return env._replace(step=step, episode_length=length)
 
 
 def auto_reset(env: Environment) -> Environment:
@@ -90,13 +124,17 @@ def auto_reset(env: Environment) -> Environment:
     def refresh(state):
         return _with_new_start(env, state._replace(inner=env.refresh(state.inner)))
 
-    return env._replace(reset=reset, step=step, refresh=refresh)
+    return env._replace(reset=reset, step=step, refresh=refresh, restart=None)
 
 
 def _with_new_start(env: Environment, state: AutoResetState) -> AutoResetState:
     key, reset_key = jax.random.split(state.key)
-    start, observation = env.reset(reset_key)
+    start, observation = _next_start(env, reset_key, state.inner)
     return AutoResetState(state.inner, start, observation, key)
+
+
+def _next_start(env: Environment, key: Array, state: Any) -> tuple[Any, PyTree[Array]]:
+    return env.restart(key, state) if env.restart else env.reset(key)
 
 
 def random_start_age(env: Environment, length: int) -> Environment:
@@ -181,7 +219,13 @@ def contain_nan(env: Environment) -> Environment:
     def refresh(state):
         return state._replace(inner=env.refresh(state.inner))
 
-    return env._replace(reset=reset, step=step, refresh=refresh)
+    def restart(key, state):
+        inner, observation = _next_start(env, key, state.inner)
+        return ContainState(inner, observation), observation
+
+    return env._replace(
+        reset=reset, step=step, refresh=refresh, restart=restart if env.restart else None
+    )
 
 
 def batch(env: Environment) -> Environment:
@@ -203,4 +247,14 @@ def _all_finite(tree: PyTree[Array]) -> Array:
 
 
 def _where(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), on_true, on_false)
+    """`on_true` where the condition holds; a node that knows how it is merged (`mjx.Data`) is asked."""
+
+    def choose(x: Any, y: Any) -> Any:
+        return y.where(condition, x) if _merges_itself(x) else jnp.where(condition, x, y)
+
+    return jax.tree.map(choose, on_true, on_false, is_leaf=_merges_itself)
+
+
+def _merges_itself(node: Any) -> bool:
+    """Whether a node has a `where` of its own: some of its leaves are shared by all instances of a batch."""
+    return hasattr(node, "where") and not isinstance(node, jax.Array | jax.ShapeDtypeStruct)

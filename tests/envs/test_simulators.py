@@ -1,5 +1,7 @@
 """Playground and Brax behind the contract: true successors on real tasks. Compiled once per session."""
 
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -98,19 +100,140 @@ def test_the_adapter_knows_the_tasks_facts(cartpole):
     assert not cartpole.cheap_reset
 
 
+def test_the_tasks_own_terms_are_its_metrics(rolled, cartpole):
+    _, timesteps, _ = rolled
+    own = {"upright", "centered", "small_control", "small_velocity"}
+    terms = {f"reward/{name}" for name in (*own, "cart_in_bounds", "angle_in_bounds")}
+    assert set(timesteps.metrics) == {*terms, "nonfinite"}
+    product = np.prod([timesteps.metrics[f"reward/{name}"] for name in sorted(own)], axis=0)
+    np.testing.assert_allclose(timesteps.reward, product, rtol=1e-5)
+    assert np.ptp(timesteps.metrics["reward/small_control"]) > 0.01
+
+
+def test_a_step_leaves_its_callers_state_as_it_was(cartpole):
+    state, _ = jax.jit(cartpole.reset)(jax.random.key(0))
+    metrics, info = dict(state.metrics), dict(state.info)
+    jax.eval_shape(cartpole.step, state, jnp.ones(1))
+    assert state.metrics == metrics
+    assert state.info.keys() == info.keys()
+    assert all(state.info[name] is value for name, value in info.items())
+
+
 def test_impl_and_overrides_are_passed_through(monkeypatch):
     registry = pytest.importorskip("mujoco_playground").registry
-    seen = {}
+    seen = []
     load = registry.load
 
-    def spy(name, config, config_overrides):
-        seen.update(impl=config.impl, overrides=config_overrides)
-        return load(name, config=config, config_overrides=config_overrides)
+    def spy(name, config):
+        seen.append(config)
+        return load(name, config=config)
 
     monkeypatch.setattr(registry, "load", spy)
-    env = envs.playground("ReacherEasy", config_overrides={"episode_length": 7})
-    assert seen == {"impl": "jax", "overrides": {"episode_length": 7}}
-    assert env.observation.shape == (6,)
+    overrides = {"episode_length": 7, "impl": "jax", "vision_config": {"nworld": 4}}
+    env = envs.playground("CartpoleBalance", config_overrides=overrides)
+    (config,) = seen
+    assert (config.impl, config.episode_length, config.vision_config.nworld) == ("jax", 7, 4)
+    assert config.vision_config.cam_res == (64, 64)  # what was not named stays
+    assert env.observation.shape == (5,)
+    assert env.episode_length == 7
+    envs.playground("CartpoleBalance", config_overrides={"vision_config.nworld": 8})
+    assert seen[-1].vision_config.nworld == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"config_overrides": {"sim_td": 1}},
+            "'sim_td', which the config of CartpoleBalance has not; did you mean 'sim_dt'",
+        ),
+        (
+            {"config_overrides": {"vision_config": {"nworlds": 1}}},
+            "'vision_config.nworlds', which the .* mean 'vision_config.nworld'",
+        ),
+        (
+            {"config_overrides": {"sim_dt.x": 1}},
+            "'sim_dt.x', which the config of CartpoleBalance has not",
+        ),
+        (
+            {"config_overrides": {"sim_dt": "fast"}},
+            "sim_dt='fast', but the config of CartpoleBalance has 0.01 there",
+        ),
+        ({"config_overrides": {"impl": "warp"}}, "has impl='warp', but impl='jax' is what is used"),
+        ({"impl": "cuda"}, "impl is 'cuda'; it must be 'jax' or 'warp'"),
+        ({"randomize": True}, "has no randomizer for CartpoleBalance; give a function"),
+        (
+            {"config_overrides": {"vision": True}},
+            "vision=True cannot be rendered here .*it needs impl='warp'",
+        ),
+    ],
+)
+def test_what_playground_cannot_do_is_a_short_sentence(changes, sentence):
+    pytest.importorskip("mujoco_playground")
+    with pytest.raises(ValueError, match=sentence) as caught:
+        envs.playground("CartpoleBalance", **changes)
+    assert len(str(caught.value)) < 500
+
+
+def test_tasks_that_a_user_registers_are_known(monkeypatch):
+    playground = pytest.importorskip("mujoco_playground")
+    suite = playground.dm_control_suite
+    monkeypatch.setattr(suite, "_envs", dict(suite._envs))
+    monkeypatch.setattr(suite, "_cfgs", dict(suite._cfgs))
+    suite.register_environment(
+        "MyPendulum", suite._envs["PendulumSwingup"], suite._cfgs["PendulumSwingup"]
+    )
+    assert "MyPendulum" in envs.playground_names()
+    env = envs.make("MyPendulum")
+    assert env.name == "MyPendulum"
+    with pytest.raises(ValueError, match="did you mean 'MyPendulum'"):
+        envs.make("MyPendulun")
+
+
+def test_a_task_object_is_taken_as_well_as_its_name():
+    registry = pytest.importorskip("mujoco_playground").registry
+    config = registry.get_default_config("PendulumSwingup")
+    config.impl, config.episode_length = "jax", 50
+    task = registry.load("PendulumSwingup", config=config)
+    named = envs.playground("PendulumSwingup")
+    for env in (envs.make(task), envs.playground(task)):
+        assert env.name == "SwingUp"
+        assert env.observation == named.observation
+        assert env.episode_length == 50
+
+
+def test_a_brax_object_is_taken_as_well_as_its_name():
+    brax = pytest.importorskip("brax.envs")
+    env = envs.make(brax.get_environment("fast", obs_mode="dict_pixels_state", asymmetric_obs=True))
+    assert env.name == "Fast"
+    assert env.observation["pixels/view_0"].shape == (4, 4, 3)
+    assert (env.actor_part, env.critic_part) == ("state", "privileged_state")
+    wrapped = brax.create("fast", episode_length=5)
+    with pytest.raises(ValueError, match="wrapped in AutoResetWrapper"):
+        envs.make(wrapped)
+
+
+def test_brax_that_jax_has_left_behind_says_so():
+    brax = pytest.importorskip("brax.fluid")
+    if "a_min=" not in inspect.getsource(brax):
+        pytest.skip("this Brax calls clip as jax wants it")
+    with pytest.raises(
+        ValueError, match="swimmer cannot run here: brax.fluid calls jax.numpy.clip"
+    ):
+        envs.make("swimmer")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"healthy_rewrd": 1.0}, "takes no argument 'healthy_rewrd'"),
+        ({"backend": "mujoco"}, "backend is 'mujoco'; it must be 'generalized'"),
+    ],
+)
+def test_what_brax_does_not_take_is_a_sentence(changes, sentence):
+    pytest.importorskip("brax")
+    with pytest.raises(ValueError, match=sentence):
+        envs.brax("hopper", **changes)
 
 
 def test_brax_terminates_and_does_not_call_it_a_time_limit():
@@ -123,6 +246,7 @@ def test_brax_terminates_and_does_not_call_it_a_time_limit():
         return jax.lax.scan(env.step, state, jnp.ones((30, 1)))[1]
 
     timesteps = fall(jax.random.key(0))
+    assert timesteps.metrics == {}
     fallen = np.asarray(timesteps.terminated)
     assert fallen.any()
     assert not fallen[0]
