@@ -88,19 +88,19 @@ def select_part(observation: Observation, part: str) -> Observation:
     ):
         return observation
     found, rest = observation, part
-    while rest:
+    while True:
         parts = _parts(found) or {}
+        if rest in parts:
+            return parts[rest]
         # A key may itself hold dots: the longest name that fits is taken.
-        heads = [n for n in parts if rest == n or rest.startswith(f"{n}.")]
-        if not heads:
+        head = max((n for n in parts if rest.startswith(f"{n}.")), key=len, default=None)
+        if head is None:
             owner = "the observation"
             if rest != part:
                 owner += f"'s part {part.removesuffix(f'.{rest}')!r}"
             known = f"its parts are {', '.join(map(repr, parts))}" if parts else "it has none"
             raise ValueError(f"{owner} has no part {rest!r}; {known}.")
-        head = max(heads, key=len)
         found, rest = parts[head], rest[len(head) + 1 :]
-    return found
 
 
 def _parts(node: Observation) -> dict[str, Observation] | None:

@@ -85,7 +85,7 @@ def conform(env: Environment) -> Environment:
     return checked
 
 
-def standard_timestep(name: str, timestep: TimeStep) -> TimeStep:
+def standard_timestep(name: str, timestep: object) -> TimeStep:
     """A time step of one instance with a float scalar as reward, booleans as flags, float scalars as metrics.
 
     Args:
@@ -97,7 +97,7 @@ def standard_timestep(name: str, timestep: TimeStep) -> TimeStep:
     """
     if not isinstance(timestep, TimeStep):
         raise _ContractError(
-            f"{name}: step gave {type(timestep).__name__} as second; it must be a TimeStep."
+            f"{name}: step gave {_describe(timestep)} as second; it must be a TimeStep."
         )
     if not isinstance(timestep.metrics, Mapping):
         raise _ContractError(
@@ -184,7 +184,7 @@ def _check_facts(env: Environment) -> None:
 def _declared(env: Environment) -> PyTree[jax.ShapeDtypeStruct]:
     """The declared observation with dtypes that jax has under the present settings."""
 
-    def canonical(path: tuple[object, ...], leaf: Spec) -> Spec:
+    def canonical(path: tuple[object, ...], leaf: PyTree) -> Spec:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise ValueError(
                 f"{env.name}: observation{keystr(path)} is declared as {_describe(leaf)}; "
@@ -203,7 +203,7 @@ def _declared(env: Environment) -> PyTree[jax.ShapeDtypeStruct]:
     return declared
 
 
-def _pair(name: str, function: str, wanted: str, result: tuple[State, R]) -> tuple[State, R]:
+def _pair(name: str, function: str, wanted: str, result: object) -> tuple[State, PyTree]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise _ContractError(f"{name}: {function} gave {_describe(result)}; it must give {wanted}.")
     return result[0], result[1]

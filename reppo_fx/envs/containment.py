@@ -62,7 +62,9 @@ class ContainedReset:
         return self.draw(key, 1)
 
 
-def contain_nan(env: Environment, limit: float = LIMIT, tries: int = RESET_TRIES) -> Environment:
+def contain_nan(
+    env: Environment, limit: float | int = LIMIT, tries: int = RESET_TRIES
+) -> Environment:
     """End an episode whose reward or observation is not finite or beyond `limit`; let nothing of it out.
 
     Such a step gives reward 0, `terminated`, and the last good observation as successor; it has
@@ -173,9 +175,13 @@ def _contained(node: object) -> TypeGuard[ContainState]:
 
 
 def _draw_start(
-    reset: Callable[[Array], tuple[State, Observation]], key: Array, limit: float, tries: int
+    reset: Callable[[Array], tuple[State, Observation]], key: Array, limit: float | int, tries: int
 ) -> _Draw:
     """Draws until one is good. The reset is in the program only once: a simulator's compiles for long."""
+    if tries == 1:
+        state, observation = reset(key)
+        bad = ~_all_within(observation, limit)
+        return _Draw(key, jnp.ones((), jnp.int32), bad, state, observation)
     reset = jax.jit(reset, inline=True)  # one trace for the shapes and the loop
 
     def draw(last: _Draw) -> _Draw:
@@ -187,18 +193,16 @@ def _draw_start(
         lambda leaf: jax.lax.full(leaf.shape, 0, leaf.dtype), jax.eval_shape(reset, key)
     )
     first = _Draw(key, jnp.zeros((), jnp.int32), jnp.asarray(True), *blank)
-    if tries == 1:
-        return draw(first)
     return jax.lax.while_loop(lambda last: last.bad & (last.tries < tries), draw, first)
 
 
-def _all_within(tree: Observation, limit: float) -> Array:
+def _all_within(tree: Observation, limit: float | int) -> Array:
     """Whether every number is one, and none is beyond the limit."""
     checks = [jnp.all(_within(jnp.asarray(leaf), limit)) for leaf in jax.tree.leaves(tree)]
     return functools.reduce(jnp.logical_and, checks)
 
 
-def _within(x: Array, limit: float) -> Array:
+def _within(x: Array, limit: float | int) -> Array:
     if x.dtype == jnp.bool:
         return jnp.ones((), bool)
     if jnp.issubdtype(x.dtype, jnp.integer):

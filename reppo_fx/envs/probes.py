@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from .base import Environment, Observation, State, TimeStep
 
@@ -107,7 +107,7 @@ def constant_cost() -> Environment:
 
 
 def nan_bomb(
-    inner: Environment, probability: float | Callable[[Array], Array] = 0.01
+    inner: Environment, probability: float | int | Callable[[Array], Array] = 0.01
 ) -> Environment:
     """`inner`, but some steps give NaN for reward, observation and state, as a diverging simulator does.
 
@@ -128,7 +128,9 @@ def nan_bomb(
         fuse = jnp.where(jax.random.bernoulli(bomb_key, chance), jnp.nan, 0.0)
         return (key, _add(fuse, inner_state)), _add(fuse, timestep)
 
-    return inner._replace(name=f"nan_bomb({inner.name})", reset=reset, step=step)
+    return inner._replace(
+        name=f"nan_bomb({inner.name})", reset=reset, step=step, refresh=_beside_key(inner.refresh)
+    )
 
 
 def tempting_bomb() -> Environment:
@@ -146,7 +148,9 @@ def tempting_bomb() -> Environment:
     return env._replace(name="tempting_bomb")
 
 
-def outlier(inner: Environment, probability: float = 0.01, value: float = 1e20) -> Environment:
+def outlier(
+    inner: Environment, probability: float | int = 0.01, value: float | int = 1e20
+) -> Environment:
     """`inner`, but some steps show `value` more than there is, as a glitch in contact forces does.
 
     Reward and state are those of `inner`, so nothing but the observation's size says that it is wrong.
@@ -167,10 +171,14 @@ def outlier(inner: Environment, probability: float = 0.01, value: float = 1e20) 
             next_observation=_add(glitch, timestep.next_observation),
         )
 
-    return inner._replace(name=f"outlier({inner.name})", reset=reset, step=step)
+    return inner._replace(
+        name=f"outlier({inner.name})", reset=reset, step=step, refresh=_beside_key(inner.refresh)
+    )
 
 
-def nan_reset(inner: Environment, probability: float = 0.02, value: float = jnp.nan) -> Environment:
+def nan_reset(
+    inner: Environment, probability: float | int = 0.02, value: float | int = jnp.nan
+) -> Environment:
     """`inner`, but some resets give `value` more than there is, NaN or absurd, in observation and state."""
 
     def reset(key: Array) -> tuple[State, Observation]:
@@ -182,10 +190,16 @@ def nan_reset(inner: Environment, probability: float = 0.02, value: float = jnp.
     return inner._replace(name=f"nan_reset({inner.name})", reset=reset)
 
 
+def _beside_key(refresh: Callable[[State], State]) -> Callable[[State], State]:
+    """`refresh` for a state that is a key and the inner state."""
+    return lambda state: (state[0], refresh(state[1]))
+
+
 def _add(number: Array, tree: Observation) -> Observation:
     """A number added to every float of a tree."""
 
-    def add(x: Array) -> Array:
+    def add(x: ArrayLike) -> Array:
+        x = jnp.asarray(x)
         return x + number.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(add, tree)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ScalarLike
+from jaxtyping import Array, ArrayLike, ScalarLike
 
 from .base import Environment, Observation, State, TimeStep, select_part
 
@@ -22,7 +22,7 @@ def scale_reward(env: Environment, scale: ScalarLike) -> Environment:
     return env._replace(step=step)
 
 
-def clip_action(env: Environment, limit: float = 0.999) -> Environment:
+def clip_action(env: Environment, limit: float | int = 0.999) -> Environment:
     """Clip actions to `[-limit·c, limit·c]` before the environment sees them; `c` is its `action_scale`.
 
     Raises:
@@ -40,7 +40,9 @@ def clip_action(env: Environment, limit: float = 0.999) -> Environment:
 
 
 def action_range(
-    env: Environment, low: float | Sequence[float], high: float | Sequence[float]
+    env: Environment,
+    low: ArrayLike | Sequence[float | int],
+    high: ArrayLike | Sequence[float | int],
 ) -> Environment:
     """Give the environment actions in `[low, high]` for those in `[-1, 1]`, each dimension on its own.
 

@@ -219,7 +219,7 @@ def batch(env: Environment) -> Environment:
 
 
 def training_environment(
-    env: Environment, episode_length: int, *, limit: float = LIMIT
+    env: Environment, episode_length: int, *, limit: float | int = LIMIT
 ) -> Environment:
     """The stack that training uses, over an environment for one instance.
 
