@@ -101,6 +101,9 @@ class Config:
     action_limit: float = 0.999
     """Actions are clipped to this magnitude before the environment (and the critic) sees them."""
 
+    observation_limit: float = 1e6
+    """Observations and rewards beyond this magnitude are failures of the simulator, as NaN is; inf for none."""
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             # Numbers of any library become Python's, so that a config stays hashable and can be written down.
@@ -109,6 +112,8 @@ class Config:
             raise ValueError(f"num_bins is {self.num_bins}; a support needs at least 2 bins.")
         if not 0.0 < self.action_limit <= 1.0:
             raise ValueError(f"action_limit is {self.action_limit}; it must be in (0, 1].")
+        if not self.observation_limit > 0.0:
+            raise ValueError(f"observation_limit is {self.observation_limit}; it must be positive.")
         if self.steps_per_iteration % self.num_minibatches:
             raise ValueError(
                 f"num_minibatches is {self.num_minibatches}, but num_envs * num_steps = "

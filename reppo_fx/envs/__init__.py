@@ -8,30 +8,34 @@ from ._physics import RandomizedState
 from ._simulator import Task
 from .base import Environment, TimeStep, select_part
 from .brax import brax, brax_names
+from .conform import conform
+from .containment import LIMIT, contain_nan
 from .playground import playground, playground_names
+from .spaces import action_range, clip_action, flatten_observation, scale_reward
 from .transforms import (
     action_repeat,
     auto_reset,
     batch,
-    clip_action,
-    contain_nan,
     random_start_age,
-    scale_reward,
     time_limit,
     training_environment,
 )
 
 __all__ = [
+    "LIMIT",
     "Environment",
     "RandomizedState",
     "TimeStep",
+    "action_range",
     "action_repeat",
     "auto_reset",
     "batch",
     "brax",
     "brax_names",
     "clip_action",
+    "conform",
     "contain_nan",
+    "flatten_observation",
     "make",
     "playground",
     "playground_names",

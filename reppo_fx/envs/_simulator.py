@@ -204,11 +204,11 @@ def _type(first: jax.ShapeDtypeStruct, second: jax.ShapeDtypeStruct) -> jax.Shap
 
 def _fit(x: Any, like: jax.ShapeDtypeStruct) -> Array:
     """`x` as an array of that shape and dtype, never weakly typed: the carry of a scan keeps its types."""
-    x = jnp.asarray(x)
-    x = x if x.shape == like.shape else x.reshape(like.shape)
-    if _is_extended(like.dtype) or (x.dtype == like.dtype and not x.weak_type):
-        return x
-    fitted: Array = x.astype(like.dtype)
+    fitted: Array = jnp.asarray(x)
+    if fitted.shape != like.shape:
+        fitted = fitted.reshape(like.shape)
+    if not _is_extended(like.dtype) and (fitted.dtype != like.dtype or fitted.weak_type):
+        fitted = fitted.astype(like.dtype)
     return fitted
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 from jaxtyping import Array, Bool, Float, PyTree
+
+# Whatever an environment needs to remember, and what it shows: arrays in any containers.
+State: TypeAlias = PyTree
+Observation: TypeAlias = PyTree
 
 
 class TimeStep(NamedTuple):
@@ -21,30 +26,30 @@ class TimeStep(NamedTuple):
         metrics: a dict of scalars with the same keys at every step.
     """
 
-    observation: PyTree[Array]
-    next_observation: PyTree[Array]
+    observation: Observation
+    next_observation: Observation
     reward: Float[Array, "*batch"]
     terminated: Bool[Array, "*batch"]
     truncated: Bool[Array, "*batch"]
     metrics: dict[str, Float[Array, "*batch"]]
 
 
-def _keep(state: Any) -> Any:
+def _keep(state: State) -> State:
     return state
 
 
 class Environment(NamedTuple):
-    """An environment as pure functions.
+    """An environment as pure functions; `envs.conform` checks one against this contract.
 
     Attributes:
         name: what people call it.
         reset: `key -> (state, observation)`.
         step: `(state, action) -> (state, TimeStep)`, actions `[action_size]`, see `action_scale`.
-        observation: shape and dtype of every leaf of an observation (`jax.ShapeDtypeStruct`).
+        observation: shape and dtype of every leaf of an observation (`jax.ShapeDtypeStruct`), in any containers.
         action_size: dimension `d` of the action.
         episode_length: steps until the time limit; none if the task has none.
-        actor_part: name of the part of a dict observation that the actor sees.
-        critic_part: name of the part that the critic sees (may be privileged).
+        actor_part: the part of an observation that the actor sees, as `select_part` names it.
+        critic_part: the part that the critic sees (may be privileged).
         refresh: `state -> state`, called once before every rollout: the place for work that transforms need
             now and then but that is too dear for every step (fresh reset states).
         cheap_reset: a reset costs no more than a step, so that `auto_reset` may draw one in every step.
@@ -55,29 +60,61 @@ class Environment(NamedTuple):
     """
 
     name: str
-    reset: Callable[[Array], tuple[Any, PyTree[Array]]]
-    step: Callable[[Any, Array], tuple[Any, TimeStep]]
+    reset: Callable[[Array], tuple[State, Observation]]
+    step: Callable[[State, Array], tuple[State, TimeStep]]
     observation: PyTree[jax.ShapeDtypeStruct]
     action_size: int
     episode_length: int | None = None
     actor_part: str = "state"
     critic_part: str = "state"
-    refresh: Callable[[Any], Any] = _keep
+    refresh: Callable[[State], State] = _keep
     cheap_reset: bool = False
     action_scale: float | tuple[float, ...] = 1.0
-    restart: Callable[[Array, Any], tuple[Any, PyTree[Array]]] | None = None
+    restart: Callable[[Array, State], tuple[State, Observation]] | None = None
 
 
-def select_part(observation: Any, part: str) -> Any:
-    """The named part of a dict observation; a plain array is its only part.
+def select_part(observation: Observation, part: str) -> Observation:
+    """The part of an observation with this name: a key, a field, an index, or a path of them with dots.
+
+    An array is its own only part, whatever the name. `"state"`, the default name, means the whole of an
+    observation that is no mapping (a tuple, a NamedTuple, a dataclass) and has no field of that name.
 
     >>> select_part({"state": 1, "privileged_state": 2}, "privileged_state")
     2
+    >>> select_part({"robot": {"arm": (3, 4)}}, "robot.arm.1")
+    4
+    >>> select_part((5, 6), "state")
+    (5, 6)
     """
-    if not isinstance(observation, Mapping):
+    parts = _parts(observation)
+    if parts is None or (
+        part == "state" and part not in parts and not isinstance(observation, Mapping)
+    ):
         return observation
-    if part not in observation:
-        raise ValueError(
-            f"the observation has no part {part!r}; its parts are {', '.join(map(repr, observation))}."
-        )
-    return observation[part]
+    found, rest = observation, part
+    while True:
+        parts = _parts(found) or {}
+        if rest in parts:
+            return parts[rest]
+        # A key may itself hold dots: the longest name that fits is taken.
+        head = max((n for n in parts if rest.startswith(f"{n}.")), key=len, default=None)
+        if head is None:
+            owner = "the observation"
+            if rest != part:
+                owner += f"'s part {part.removesuffix(f'.{rest}')!r}"
+            known = f"its parts are {', '.join(map(repr, parts))}" if parts else "it has none"
+            raise ValueError(f"{owner} has no part {rest!r}; {known}.")
+        found, rest = parts[head], rest[len(head) + 1 :]
+
+
+def _parts(node: Observation) -> dict[str, Observation] | None:
+    """What a container holds, by name; none if it is not a container."""
+    if isinstance(node, Mapping):
+        return {str(name): value for name, value in node.items()}
+    if isinstance(node, tuple) and hasattr(node, "_fields"):
+        return {name: getattr(node, name) for name in node._fields}
+    if isinstance(node, tuple | list):
+        return {str(index): value for index, value in enumerate(node)}
+    if dataclasses.is_dataclass(node) and not isinstance(node, jax.ShapeDtypeStruct | type):
+        return {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    return None

@@ -5,13 +5,14 @@ Observations and actions have one number each unless said otherwise. γ is the d
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
-from .base import Environment, TimeStep
+from .base import Environment, Observation, State, TimeStep
 
 
 class ProbeState(NamedTuple):
@@ -22,20 +23,24 @@ class ProbeState(NamedTuple):
     step: Array
 
 
+Draw = Callable[[Array, Array], Array]
+Reward = Callable[[Array, Array, Array], Array]
+
+
 def _draw_sign(key: Array) -> Array:
     return jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
 
 
-def _probe(name, draw, reward, length=None):
+def _probe(name: str, draw: Draw, reward: Reward, length: int | None = None) -> Environment:
     """A probe that shows `draw(key, step)` and pays `reward(shown, step, action)`; ends after `length`."""
 
-    def reset(key):
+    def reset(key: Array) -> tuple[ProbeState, Array]:
         key, draw_key = jax.random.split(key)
         start = jnp.zeros((), jnp.int32)
         shown = draw(draw_key, start)
         return ProbeState(key, shown, start), shown[None]
 
-    def step(state, action):
+    def step(state: ProbeState, action: Array) -> tuple[ProbeState, TimeStep]:
         key, draw_key = jax.random.split(state.key)
         clock = state.step + 1
         shown = draw(draw_key, clock)
@@ -96,23 +101,159 @@ def terminating_reward(length: int) -> Environment:
     )
 
 
-def nan_bomb(inner: Environment, probability: float = 0.01) -> Environment:
-    """`inner`, but some steps give NaN for reward, observation and state, as a diverging simulator does."""
+def constant_cost() -> Environment:
+    """Reward −1 at every step, forever: `V = −1/(1−γ)`, so that any end that pays nothing pays."""
+    return _probe("constant_cost", lambda key, step: jnp.zeros(()), lambda x, t, a: -jnp.ones(()))
 
-    def reset(key):
+
+def nan_bomb(
+    inner: Environment, probability: float | int | Callable[[Array], Array] = 0.01
+) -> Environment:
+    """`inner`, but some steps give NaN for reward, observation and state, as a diverging simulator does.
+
+    The probability may be a function of the action. A bomb is an accident of the simulator, no property of the
+    task: the right values are those of `inner`.
+    """
+
+    def reset(key: Array) -> tuple[State, Observation]:
         key, reset_key = jax.random.split(key)
         state, observation = inner.reset(reset_key)
         return (key, state), observation
 
-    def step(state, action):
+    def step(state: State, action: Array) -> tuple[State, TimeStep]:
         key, inner_state = state
         key, bomb_key = jax.random.split(key)
         inner_state, timestep = inner.step(inner_state, action)
-        fuse = jnp.where(jax.random.bernoulli(bomb_key, probability), jnp.nan, 0.0)
+        chance = probability(action) if callable(probability) else probability
+        fuse = jnp.where(jax.random.bernoulli(bomb_key, chance), jnp.nan, 0.0)
+        return (key, _add(fuse, inner_state)), _add(fuse, timestep)
 
-        def blow(x):
-            return x + fuse.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    return inner._replace(
+        name=f"nan_bomb({inner.name})", reset=reset, step=step, refresh=_beside_key(inner.refresh)
+    )
 
-        return (key, jax.tree.map(blow, inner_state)), jax.tree.map(blow, timestep)
 
-    return inner._replace(name=f"nan_bomb({inner.name})", reset=reset, step=step)
+def tempting_bomb() -> Environment:
+    """Pays `−1 − (a + 1/2)²` at every step, and NaN with probability `(1 + a)/5`; shows always 0.
+
+    The best action is −1/2 and `V = −1/(1−γ)`. A learner that takes a NaN for the end of the episode finds that
+    it saves every later cost, and looks for it: with γ = 0.9 its best action is above 0.
+    """
+    inner = _probe(
+        "tempting_bomb",
+        lambda key, step: jnp.zeros(()),
+        lambda x, t, a: -1.0 - jnp.square(a[0] + 0.5),
+    )
+    env = nan_bomb(inner, lambda action: jnp.clip(0.2 * (1.0 + action[0]), 0.0, 1.0))
+    return env._replace(name="tempting_bomb")
+
+
+def outlier(
+    inner: Environment, probability: float | int = 0.01, value: float | int = 1e20
+) -> Environment:
+    """`inner`, but some steps show `value` more than there is, as a glitch in contact forces does.
+
+    Reward and state are those of `inner`, so nothing but the observation's size says that it is wrong.
+    """
+
+    def reset(key: Array) -> tuple[State, Observation]:
+        key, reset_key = jax.random.split(key)
+        state, observation = inner.reset(reset_key)
+        return (key, state), observation
+
+    def step(state: State, action: Array) -> tuple[State, TimeStep]:
+        key, inner_state = state
+        key, glitch_key = jax.random.split(key)
+        inner_state, timestep = inner.step(inner_state, action)
+        glitch = jnp.where(jax.random.bernoulli(glitch_key, probability), value, 0.0)
+        return (key, inner_state), timestep._replace(
+            observation=_add(glitch, timestep.observation),
+            next_observation=_add(glitch, timestep.next_observation),
+        )
+
+    return inner._replace(
+        name=f"outlier({inner.name})", reset=reset, step=step, refresh=_beside_key(inner.refresh)
+    )
+
+
+def nan_reset(
+    inner: Environment, probability: float | int = 0.02, value: float | int = jnp.nan
+) -> Environment:
+    """`inner`, but some resets give `value` more than there is, NaN or absurd, in observation and state."""
+
+    def reset(key: Array) -> tuple[State, Observation]:
+        key, spoil_key = jax.random.split(key)
+        spoil = jnp.where(jax.random.bernoulli(spoil_key, probability), value, 0.0)
+        state, observation = inner.reset(key)
+        return _add(spoil, state), _add(spoil, observation)
+
+    return inner._replace(name=f"nan_reset({inner.name})", reset=reset)
+
+
+def _beside_key(refresh: Callable[[State], State]) -> Callable[[State], State]:
+    """`refresh` for a state that is a key and the inner state."""
+    return lambda state: (state[0], refresh(state[1]))
+
+
+def _add(number: Array, tree: Observation) -> Observation:
+    """A number added to every float of a tree."""
+
+    def add(x: ArrayLike) -> Array:
+        x = jnp.asarray(x)
+        return x + number.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(add, tree)
+
+
+class Signs(NamedTuple):
+    """What the actor sees in `containers`: a number, and its sign as an integer in a tuple."""
+
+    number: Array
+    sign: tuple[Array]
+
+
+class Shown(NamedTuple):
+    """What `containers` shows: a NamedTuple of one, and of a dict of an image and a flag for the critic."""
+
+    state: Signs
+    privileged: dict[str, Array]
+
+
+def containers(inner: Environment) -> Environment:
+    """A probe that shows one number, in several containers and dtypes at once.
+
+    Its reward has shape `[1]`, its flags are floats and one metric is a Python number: all of it is what
+    `envs.conform` makes fit.
+    """
+
+    def show(observation: Array) -> Shown:
+        x = observation[0]
+        picture = jnp.full((1, 5), x, jnp.float16)
+        signs = Signs(x, (jnp.sign(x).astype(jnp.int8),))
+        return Shown(signs, {"picture": picture, "positive": x > 0})
+
+    def reset(key: Array) -> tuple[State, Shown]:
+        state, observation = inner.reset(key)
+        return state, show(observation)
+
+    def step(state: State, action: Array) -> tuple[State, TimeStep]:
+        state, timestep = inner.step(state, action)
+        loose: dict[str, Any] = {
+            "reward": timestep.reward[None],
+            "terminated": timestep.terminated.astype(float),
+            "truncated": timestep.truncated.astype(float),
+            "metrics": {**timestep.metrics, "steps": 1},
+        }
+        return state, timestep._replace(
+            observation=show(timestep.observation),
+            next_observation=show(timestep.next_observation),
+            **loose,
+        )
+
+    return inner._replace(
+        name=f"containers({inner.name})",
+        reset=reset,
+        step=step,
+        observation=jax.eval_shape(show, inner.observation),
+        critic_part="privileged",
+    )

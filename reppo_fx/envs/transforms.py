@@ -1,38 +1,39 @@
-"""Transforms: environment in, environment out. `auto_reset(time_limit(env, 1000))`."""
+"""Transforms of time, environment in, environment out: `auto_reset(time_limit(env, 1000))`."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree, ScalarLike
+from jaxtyping import Array, Bool, Float, Int
 
-from .base import Environment, TimeStep
+from .base import Environment, Observation, State, TimeStep
+from .conform import conform, standard_timestep
+from .containment import (
+    LIMIT,
+    contain_nan,
+    move_counts,
+    next_start,
+    start_failed,
+    where,
+)
 
 
 class TimeLimitState(NamedTuple):
     """The inner state and the age of the episode in steps."""
 
-    inner: Any
+    inner: State
     age: Int[Array, "*batch"]
 
 
 class AutoResetState(NamedTuple):
     """The inner state, the start that the next episode will use, and the key for the one after."""
 
-    inner: Any
-    start: Any
-    start_observation: PyTree[Array]
+    inner: State
+    start: State
+    start_observation: Observation
     key: Array
-
-
-class ContainState(NamedTuple):
-    """The inner state and the last finite observation."""
-
-    inner: Any
-    observation: PyTree[Array]
 
 
 def time_limit(env: Environment, length: int) -> Environment:
@@ -49,21 +50,22 @@ def time_limit(env: Environment, length: int) -> Environment:
     if length < 1:
         raise ValueError(f"length is {length}; an episode needs at least 1 step.")
 
-    def reset(key):
+    def reset(key: Array) -> tuple[TimeLimitState, Observation]:
         inner, observation = env.reset(key)
         return TimeLimitState(inner, jnp.zeros((), jnp.int32)), observation
 
-    def step(state, action):
+    def step(state: TimeLimitState, action: Array) -> tuple[TimeLimitState, TimeStep]:
         inner, timestep = env.step(state.inner, action)
+        timestep = standard_timestep(env.name, timestep)
         age = state.age + 1
         truncated = (timestep.truncated | (age >= length)) & ~timestep.terminated
         return TimeLimitState(inner, age), timestep._replace(truncated=truncated)
 
-    def refresh(state):
+    def refresh(state: TimeLimitState) -> TimeLimitState:
         return state._replace(inner=env.refresh(state.inner))
 
-    def restart(key, state):
-        inner, observation = _next_start(env, key, state.inner)
+    def restart(key: Array, state: TimeLimitState) -> tuple[TimeLimitState, Observation]:
+        inner, observation = next_start(env)(key, state.inner)
         return TimeLimitState(inner, jnp.zeros((), jnp.int32)), observation
 
     return env._replace(
@@ -75,53 +77,32 @@ def time_limit(env: Environment, length: int) -> Environment:
     )
 
 
-def action_repeat(env: Environment, repeat: int) -> Environment:
-    """Take every action `repeat` times and sum the rewards; nothing is stepped after an end.
-
-    The time limit that the environment knows of counts the steps that are left: `ceil(length / repeat)`.
-    """
-
-    def step(state, action):
-        first = env.step(state, action)
-
-        def again(carry, _):
-            state, timestep = carry
-            ended = timestep.terminated | timestep.truncated
-            new_state, new = env.step(state, action)
-            new = new._replace(reward=timestep.reward + new.reward)
-            return _where(ended, carry, (new_state, new)), None
-
-        return jax.lax.scan(again, first, length=repeat - 1)[0]
-
-    length = env.episode_length
-    length = length if length is None else math.ceil(length / repeat)
-    return env._replace(step=step, episode_length=length)
-
-
 def auto_reset(env: Environment) -> Environment:
     """Start a new episode in the step that ends one; `next_observation` stays the true successor.
 
     A simulator's reset costs as much as a step or more, so the start is drawn by `refresh`, once per rollout:
     an instance that ends twice within one rollout starts twice from the same state. Where the environment
     says `cheap_reset`, every episode has its own start. Every leaf of the state is replaced at an end, so
-    nothing (no NaN either) survives it.
+    nothing (no NaN either) survives it. A start that `contain_nan` found bad never replaces a good one.
     """
 
-    def reset(key):
+    def reset(key: Array) -> tuple[AutoResetState, Observation]:
         key, first_key = jax.random.split(key)
         inner, observation = env.reset(first_key)
-        return AutoResetState(inner, inner, observation, key), observation
+        start, _ = move_counts(inner, inner)
+        return AutoResetState(inner, start, observation, key), observation
 
-    def step(state, action):
+    def step(state: AutoResetState, action: Array) -> tuple[AutoResetState, TimeStep]:
         if env.cheap_reset:
             state = _with_new_start(env, state)
         inner, timestep = env.step(state.inner, action)
+        timestep = standard_timestep(env.name, timestep)
         ended = timestep.terminated | timestep.truncated
-        inner = _where(ended, state.start, inner)
-        observation = _where(ended, state.start_observation, timestep.observation)
+        inner = where(ended, state.start, inner)
+        observation = where(ended, state.start_observation, timestep.observation)
         return state._replace(inner=inner), timestep._replace(observation=observation)
 
-    def refresh(state):
+    def refresh(state: AutoResetState) -> AutoResetState:
         return _with_new_start(env, state._replace(inner=env.refresh(state.inner)))
 
     return env._replace(reset=reset, step=step, refresh=refresh, restart=None)
@@ -129,12 +110,15 @@ def auto_reset(env: Environment) -> Environment:
 
 def _with_new_start(env: Environment, state: AutoResetState) -> AutoResetState:
     key, reset_key = jax.random.split(state.key)
-    start, observation = _next_start(env, reset_key, state.inner)
-    return AutoResetState(state.inner, start, observation, key)
-
-
-def _next_start(env: Environment, key: Array, state: Any) -> tuple[Any, PyTree[Array]]:
-    return env.restart(key, state) if env.restart else env.reset(key)
+    # No second try: there is a start already.
+    start, observation = next_start(env)(reset_key, state.inner)
+    start, inner = move_counts(start, state.inner)
+    failed = start_failed(start)
+    if failed is not None:
+        start, observation = where(
+            failed, (state.start, state.start_observation), (start, observation)
+        )
+    return AutoResetState(inner, start, observation, key)
 
 
 def random_start_age(env: Environment, length: int) -> Environment:
@@ -143,7 +127,7 @@ def random_start_age(env: Environment, length: int) -> Environment:
     Only the clock of `time_limit` (inside `env`) is moved, and only by `reset`: later episodes start at 0.
     """
 
-    def reset(key):
+    def reset(key: Array) -> tuple[State, Observation]:
         reset_key, age_key = jax.random.split(key)
         state, observation = env.reset(reset_key)
         age = jax.random.randint(age_key, (), 0, length, jnp.int32)
@@ -155,77 +139,86 @@ def random_start_age(env: Environment, length: int) -> Environment:
     return env._replace(reset=reset)
 
 
-def _set_age(state: Any, age: Array) -> Any:
+def _set_age(state: State, age: Array) -> State:
     """Every clock of `time_limit` in a state, set."""
-    is_clock = lambda node: isinstance(node, TimeLimitState)
-    clocks = [n for n in jax.tree.leaves(state, is_leaf=is_clock) if is_clock(n)]
-    if not clocks:
+    if not any(map(_is_clock, jax.tree.leaves(state, is_leaf=_is_clock))):
         raise ValueError("random_start_age needs a time_limit inside the environment it is given.")
     return jax.tree.map(
-        lambda n: n._replace(age=age) if is_clock(n) else n, state, is_leaf=is_clock
+        lambda n: n._replace(age=age) if _is_clock(n) else n, state, is_leaf=_is_clock
     )
 
 
-def scale_reward(env: Environment, scale: ScalarLike) -> Environment:
-    """Multiply every reward by `scale`."""
-
-    def step(state, action):
-        state, timestep = env.step(state, action)
-        return state, timestep._replace(reward=timestep.reward * scale)
-
-    return env._replace(step=step)
+def _is_clock(node: object) -> TypeGuard[TimeLimitState]:
+    return isinstance(node, TimeLimitState)
 
 
-def clip_action(env: Environment, limit: float = 0.999) -> Environment:
-    """Clip actions to `[-limit, limit]` before the environment sees them."""
+class _Repeated(NamedTuple):
+    """The steps taken so far under one action, as one: sums, and the latest flags and observations."""
 
-    def step(state, action):
-        return env.step(state, jnp.clip(action, -limit, limit))
+    state: State
+    timestep: TimeStep
+    ended: Bool[Array, ""]
+    taken: Float[Array, ""]
 
-    return env._replace(step=step)
+
+# Counted, not averaged, by `action_repeat`.
+COUNTS = ("nonfinite", "nonfinite_resets")
 
 
-def contain_nan(env: Environment) -> Environment:
-    """End an episode whose reward or observation is not finite, and let nothing of it out.
+def action_repeat(env: Environment, n: int) -> Environment:
+    """Take `n` steps of the environment with the same action as one step.
 
-    Such a step gives reward 0, `terminated`, and the last finite observation as successor; it is counted in
-    `metrics["nonfinite"]`. Put `auto_reset` outside: it replaces the whole state. A non-finite value that
-    has not reached reward or observation yet is caught at the step where it does.
+    Rewards add up until the first end, and the state stays as it was there; flags and observations are those
+    of the last step taken. Metrics are means over the steps taken, except that `nonfinite` and
+    `nonfinite_resets` add up. `episode_length` is `ceil(length / n)`. Put `time_limit` outside, or inside with
+    a length in single steps.
+
+    Raises:
+        ValueError: if `n` is less than 1.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = action_repeat(probes.terminating_reward(5), 3)
+    >>> state, _ = env.reset(jax.random.key(0))
+    >>> state, first = env.step(state, jnp.zeros(1))
+    >>> state, second = env.step(state, jnp.zeros(1))
+    >>> print(first.reward, first.terminated, second.reward, second.terminated)
+    3.0 False 2.0 True
     """
+    if n < 1:
+        raise ValueError(f"n is {n}; an action is taken at least once.")
+    if n == 1:
+        return env
 
-    def reset(key):
-        inner, observation = env.reset(key)
-        return ContainState(inner, observation), observation
+    def inner_step(state: State, action: Array) -> tuple[State, TimeStep]:
+        state, timestep = env.step(state, action)
+        return state, standard_timestep(env.name, timestep)
 
-    def step(state, action):
-        inner, timestep = env.step(state.inner, action)
-        bad = ~_all_finite((timestep.reward, timestep.next_observation, timestep.observation))
-        successor = _where(bad, state.observation, timestep.next_observation)
-        observation = _where(bad, state.observation, timestep.observation)
-        metrics = {
-            name: jnp.where(jnp.isfinite(value), value, 0.0)
-            for name, value in timestep.metrics.items()
-        }
-        timestep = TimeStep(
-            observation=observation,
-            next_observation=successor,
-            reward=jnp.where(bad, 0.0, timestep.reward),
-            terminated=timestep.terminated | bad,
-            truncated=timestep.truncated & ~bad,
-            metrics={**metrics, "nonfinite": bad.astype(timestep.reward.dtype)},
+    def step(state: State, action: Array) -> tuple[State, TimeStep]:
+        once = jax.jit(inner_step, inline=True)  # one trace for the shapes and the loop
+
+        def again(before: _Repeated, _: None) -> tuple[_Repeated, None]:
+            state, timestep = once(before.state, action)
+            metrics = {k: v + before.timestep.metrics[k] for k, v in timestep.metrics.items()}
+            summed = timestep._replace(
+                reward=timestep.reward + before.timestep.reward, metrics=metrics
+            )
+            ended = timestep.terminated | timestep.truncated
+            after = _Repeated(state, summed, ended, before.taken + 1.0)
+            return where(before.ended, before, after), None
+
+        blank = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, state, action)[1]
         )
-        return ContainState(inner, observation), timestep
+        first = _Repeated(state, blank, jnp.asarray(False), jnp.zeros(()))
+        last, _ = jax.lax.scan(again, first, None, length=n)
+        metrics = {
+            key: total if key in COUNTS else total / last.taken.astype(total.dtype)
+            for key, total in last.timestep.metrics.items()
+        }
+        return last.state, last.timestep._replace(metrics=metrics)
 
-    def refresh(state):
-        return state._replace(inner=env.refresh(state.inner))
-
-    def restart(key, state):
-        inner, observation = _next_start(env, key, state.inner)
-        return ContainState(inner, observation), observation
-
-    return env._replace(
-        reset=reset, step=step, refresh=refresh, restart=restart if env.restart else None
-    )
+    length = env.episode_length
+    return env._replace(step=step, episode_length=length and -(-length // n))
 
 
 def batch(env: Environment) -> Environment:
@@ -235,26 +228,13 @@ def batch(env: Environment) -> Environment:
     )
 
 
-def training_environment(env: Environment, episode_length: int) -> Environment:
-    """The stack that training uses: time limit, NaN containment, auto-reset, random start ages, batching."""
-    single = auto_reset(contain_nan(time_limit(env, episode_length)))
+def training_environment(
+    env: Environment, episode_length: int, *, limit: float | int = LIMIT
+) -> Environment:
+    """The stack that training uses, over an environment for one instance.
+
+    From the inside: `conform`, time limit, containment (of what is not finite or beyond `limit`), auto-reset,
+    random start ages, batching.
+    """
+    single = auto_reset(contain_nan(time_limit(conform(env), episode_length), limit))
     return batch(random_start_age(single, episode_length))
-
-
-def _all_finite(tree: PyTree[Array]) -> Array:
-    checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
-    return jnp.all(jnp.stack(checks))
-
-
-def _where(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
-    """`on_true` where the condition holds; a node that knows how it is merged (`mjx.Data`) is asked."""
-
-    def choose(x: Any, y: Any) -> Any:
-        return y.where(condition, x) if _merges_itself(x) else jnp.where(condition, x, y)
-
-    return jax.tree.map(choose, on_true, on_false, is_leaf=_merges_itself)
-
-
-def _merges_itself(node: Any) -> bool:
-    """Whether a node has a `where` of its own: some of its leaves are shared by all instances of a batch."""
-    return hasattr(node, "where") and not isinstance(node, jax.Array | jax.ShapeDtypeStruct)

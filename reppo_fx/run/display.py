@@ -45,7 +45,10 @@ def print_line(console: Console, text: str, style: str | None = None) -> None:
 
 def plain_table(console: Console, headings: list[str], rows: list[list[str]]) -> Table:
     """A table of text as it is; all columns but the first one to the right."""
-    write = lambda text: Text(plain(text, console.encoding))
+
+    def write(text: str) -> Text:
+        return Text(plain(text, console.encoding))
+
     columns = [
         Column(write(heading), no_wrap=True, justify="right" if index else "left")
         for index, heading in enumerate(headings)

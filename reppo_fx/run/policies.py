@@ -55,10 +55,10 @@ class BestPolicies:
             return
 
         def choose(new: Any, old: Any) -> NDArray[Any]:
-            new = np.asarray(new)
-            if better.all():
-                return new
-            chosen: NDArray[Any] = np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            chosen: NDArray[Any] = np.asarray(new)
+            if not better.all():
+                which = better.reshape(-1, *[1] * (chosen.ndim - 1))
+                chosen = np.where(which, chosen, old)
             return chosen
 
         self._best = _Best(

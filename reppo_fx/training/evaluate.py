@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..envs import Environment, TimeStep, batch, contain_nan, time_limit
+from ..envs import LIMIT, Environment, TimeStep, batch, conform, contain_nan, time_limit
 from ..learner.method import Method
 from ..learner.state import TrainState, key_streams
 from .collect import COUNTERS
@@ -84,6 +84,7 @@ def evaluate_policy(
     *,
     stochastic: bool = False,
     trajectory: bool = False,
+    limit: float = LIMIT,
 ) -> Episodes:
     """Run `num_episodes` fresh instances to their first end.
 
@@ -96,6 +97,7 @@ def evaluate_policy(
             its first end is not counted.
         stochastic: sample actions, `policy.sample(key, observation)`, instead of taking the mode.
         trajectory: keep every step, with the environment's states; memory grows with length and episodes.
+        limit: magnitude beyond which an observation or a reward is a failure of the simulator.
 
     Returns:
         Return, length and the environment's metrics per episode.
@@ -113,7 +115,7 @@ def evaluate_policy(
         if value < 1:
             raise ValueError(f"{name} is {value}; at least 1 is needed.")
     choose = _sampled(policy) if stochastic else lambda key, observation: policy(observation)
-    env = batch(contain_nan(time_limit(env, episode_length)))
+    env = batch(contain_nan(time_limit(conform(env), episode_length), limit))
     reset_key, sample_key = jax.random.split(key)
     state, observation = env.reset(jax.random.split(reset_key, num_episodes))
     names = _own_metrics(env, state, jax.eval_shape(choose, key, observation))
@@ -154,8 +156,10 @@ def evaluate(method: Method, env: Environment, state: TrainState) -> Episodes:
             "give it in the Config (steps until the time limit)."
         )
     key = key_streams(state.key).evaluate
+    config = method.config
+    policy = make_policy(method, state)
     return evaluate_policy(
-        env, make_policy(method, state), key, method.config.num_eval_envs, length
+        env, policy, key, config.num_eval_envs, length, limit=config.observation_limit
     )
 
 

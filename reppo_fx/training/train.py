@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._errors import ReppoWarning
-from ..envs import Environment, select_part, training_environment
+from ..envs import Environment, conform, select_part, training_environment
 from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
 from ..learner.distributions import Distribution, tanh_normal
 from ..learner.learn import TrainingMetrics, env_steps
@@ -183,8 +183,8 @@ def make_train(
         A callable with the methods `init`, `iteration`, `evaluate`; see `Train`.
 
     Raises:
-        ValueError: if the episode length is neither in the config nor known to the environment, or an observation
-            has not the parts that the networks see.
+        ValueError: if the episode length is neither in the config nor known to the environment, an observation
+            has not the parts that the networks see, or the environment is not what its contract says.
 
     Warns:
         ReppoWarning: where the config asks for more evaluations than iterations, or less than one iteration.
@@ -200,6 +200,7 @@ def make_train(
     """
     config = Config() if config is None else config
     _warn_of_sizes(config)
+    env = conform(env)
     episode_length = config.episode_length or env.episode_length
     if episode_length is None:
         raise ValueError(
@@ -236,7 +237,11 @@ def make_train(
         critic_part=parts[1],
         actor_part_name=env.actor_part,
         env=env,
-        training_env=training_environment(env, config.training_time_limit or episode_length),
+        training_env=training_environment(
+            env,
+            config.training_time_limit or episode_length,
+            limit=config.observation_limit,
+        ),
         episode_length=episode_length,
     )
 

@@ -1,4 +1,4 @@
-"""Two tiny iterations on every task of Brax and of the DMC suite, and on one of each robot; an hour of compiling."""
+"""Two tiny iterations on every task of Brax and the DMC suite, and on one of each robot: an hour of compiling."""
 
 import jax
 import numpy as np
@@ -51,8 +51,8 @@ def environment(name, **options):
     except _meshes.MissingMeshesError as error:
         pytest.skip(str(error))
     except ValueError as error:
-        assert name in BROKEN, error
-        assert "cannot run here" in str(error)
+        if name not in BROKEN or "cannot run here" not in str(error):
+            raise
         pytest.skip(str(error))
 
 

@@ -1,0 +1,344 @@
+"""An environment checked against the contract before anything is compiled, and cast where that is safe."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Generic, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
+from jaxtyping import Array, DTypeLike, PyTree
+
+from .base import Environment, Observation, State, TimeStep, _keep, select_part
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Spec = jax.ShapeDtypeStruct
+
+
+class _ContractError(ValueError):
+    """A sentence of ours, raised while jax traces."""
+
+
+def conform(env: Environment) -> Environment:
+    """The same environment, held to the contract: what is safe is cast, the rest is one sentence now.
+
+    `reset`, `step` and `refresh` are traced once, abstractly, and their trace is kept for every later use.
+    Observations come as declared (Python and NumPy numbers become arrays, integers become floats where floats
+    were declared), rewards and metrics as float scalars (`[1]` becomes `[]`), flags as booleans; the state
+    keeps its structure, shapes and dtypes from reset on. Functions get containers of their own, so that
+    what `step` changes in place never reaches its caller.
+
+    Returns:
+        The environment; itself if it has been through here.
+
+    Raises:
+        ValueError: a sentence with the name of the environment and the field.
+
+    >>> from reppo_fx.envs import probes
+    >>> conform(probes.constant_reward()._replace(observation=jax.ShapeDtypeStruct((3,), float)))
+    Traceback (most recent call last):
+        ...
+    ValueError: constant_reward: observation of reset has shape [1]; [3] was declared.
+    """
+    functions = (
+        (env.reset, env.step) if env.refresh is _keep else (env.reset, env.step, env.refresh)
+    )
+    if all(isinstance(function, _Conformed) for function in functions):
+        return env
+    declared = _declared(env)
+    _check_facts(env._replace(observation=declared))
+
+    def reset(key: Array) -> tuple[State, Observation]:
+        state, observation = _pair(env.name, "reset", "(state, observation)", env.reset(key))
+        observation = _as_declared(env.name, "observation of reset", observation, declared)
+        return _as_arrays(env.name, "state of reset", state), observation
+
+    def step(state: State, action: Array) -> tuple[State, TimeStep]:
+        before, state = state, jax.tree.map(lambda leaf: leaf, state)
+        state, timestep = _pair(env.name, "step", "(state, TimeStep)", env.step(state, action))
+        timestep = standard_timestep(env.name, timestep)
+        return _as_before(env.name, "step", state, before), timestep._replace(
+            observation=_as_declared(env.name, "observation", timestep.observation, declared),
+            next_observation=_as_declared(
+                env.name, "next_observation", timestep.next_observation, declared
+            ),
+        )
+
+    def refresh(state: State) -> State:
+        before, state = state, jax.tree.map(lambda leaf: leaf, state)
+        return _as_before(env.name, "refresh", env.refresh(state), before)
+
+    def restart(key: Array, state: State) -> tuple[State, Observation]:
+        assert env.restart is not None
+        before, state = state, jax.tree.map(lambda leaf: leaf, state)
+        start = _pair(env.name, "restart", "(state, observation)", env.restart(key, state))
+        observation = _as_declared(env.name, "observation of restart", start[1], declared)
+        return _as_before(env.name, "restart", start[0], before), observation
+
+    checked = env._replace(
+        reset=_Conformed(reset),
+        step=_Conformed(step),
+        refresh=_keep if env.refresh is _keep else _Conformed(refresh),
+        restart=_Conformed(restart) if env.restart else None,
+        observation=declared,
+    )
+    _trace(checked)
+    return checked
+
+
+def standard_timestep(name: str, timestep: object) -> TimeStep:
+    """A time step of one instance with a float scalar as reward, booleans as flags, float scalars as metrics.
+
+    Args:
+        name: the environment's, for sentences.
+        timestep: what its step gave; observations are left alone.
+
+    Raises:
+        ValueError: naming the field that is no such scalar.
+    """
+    if not isinstance(timestep, TimeStep):
+        raise _ContractError(
+            f"{name}: step gave {_describe(timestep)} as second; it must be a TimeStep."
+        )
+    if not isinstance(timestep.metrics, Mapping):
+        raise _ContractError(
+            f"{name}: metrics is {_describe(timestep.metrics)}; it must be a dict of scalars."
+        )
+    return timestep._replace(
+        reward=_float_scalar(name, "reward", timestep.reward),
+        terminated=_flag(name, "terminated", timestep.terminated),
+        truncated=_flag(name, "truncated", timestep.truncated),
+        metrics={
+            str(key): _float_scalar(name, f"metrics[{key!r}]", value)
+            for key, value in timestep.metrics.items()
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Conformed(Generic[P, R]):
+    """A checked function; inlined where it is used, but traced only once for the same shapes."""
+
+    function: Callable[P, R]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._traced_once(*args, **kwargs)
+
+    @functools.cached_property
+    def _traced_once(self) -> Callable[P, R]:
+        return jax.jit(self.function, inline=True)
+
+
+def _trace(env: Environment) -> None:
+    """Everything that the checks can say, said."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action = Spec((env.action_size,), jnp.result_type(float))
+    with _note(env.name, "reset"):
+        state, _ = jax.eval_shape(env.reset, key)
+    with _note(env.name, "step"):
+        jax.eval_shape(env.step, state, action)
+    if env.refresh is not _keep:
+        with _note(env.name, "refresh"):
+            jax.eval_shape(env.refresh, state)
+    if env.restart is not None:
+        with _note(env.name, "restart"):
+            jax.eval_shape(env.restart, key, state)
+
+
+@contextmanager
+def _note(name: str, function: str) -> Iterator[None]:
+    """Our sentences come without jax's frames; other people's errors say what was being done."""
+    try:
+        yield
+    except _ContractError as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:
+        error.add_note(f"(while {function} of the environment {name} was traced to check it)")
+        raise
+
+
+def _check_facts(env: Environment) -> None:
+    name = env.name
+    for fact, value in (("action_size", env.action_size), ("episode_length", env.episode_length)):
+        if value is None and fact == "episode_length":
+            continue
+        try:
+            whole = operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            whole = 0
+        if whole < 1:
+            raise ValueError(
+                f"{name}: {fact} is {value!r}; it must be a whole number of at least 1."
+            )
+    scale = np.asarray(env.action_scale)
+    if scale.shape not in ((), (env.action_size,)):
+        raise ValueError(
+            f"{name}: action_scale has shape {list(scale.shape)}; it must be one number or one for each of "
+            f"the {env.action_size} entries of an action."
+        )
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"{name}: action_scale is {env.action_scale}; it must be positive.")
+    for fact, part in (("actor_part", env.actor_part), ("critic_part", env.critic_part)):
+        try:
+            select_part(env.observation, part)
+        except ValueError as error:
+            raise ValueError(f"{name}: {fact} is {part!r}, but {error}") from None
+
+
+def _declared(env: Environment) -> PyTree[jax.ShapeDtypeStruct]:
+    """The declared observation with dtypes that jax has under the present settings."""
+
+    def canonical(path: tuple[object, ...], leaf: PyTree) -> Spec:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise ValueError(
+                f"{env.name}: observation{keystr(path)} is declared as {_describe(leaf)}; "
+                "it must have a shape and a dtype (jax.ShapeDtypeStruct)."
+            )
+        if not _is_real(leaf.dtype):
+            raise ValueError(
+                f"{env.name}: observation{keystr(path)} is declared as {leaf.dtype}; "
+                "it must be of real numbers or booleans."
+            )
+        return Spec(tuple(leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+    declared = tree_map_with_path(canonical, env.observation)
+    if not jax.tree.leaves(declared):
+        raise ValueError(f"{env.name}: observation is declared without a single array.")
+    return declared
+
+
+def _pair(name: str, function: str, wanted: str, result: object) -> tuple[State, PyTree]:
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise _ContractError(f"{name}: {function} gave {_describe(result)}; it must give {wanted}.")
+    return result[0], result[1]
+
+
+def _array(name: str, field: str, value: object) -> Array:
+    """An array of a definite dtype (no weak type, which a scan would trip over)."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _ContractError(
+            f"{name}: {field} is {_describe(value)}; jax has no array of it."
+        ) from None
+    return array.astype(array.dtype) if array.aval.weak_type else array
+
+
+def _as_arrays(name: str, field: str, tree: PyTree) -> PyTree[Array]:
+    return tree_map_with_path(lambda path, x: _array(name, f"{field}{keystr(path)}", x), tree)
+
+
+def _as_declared(
+    name: str, field: str, observation: Observation, declared: PyTree[Spec]
+) -> PyTree[Array]:
+    """The observation in the containers and dtypes that were declared."""
+    wanted, structure = tree_flatten_with_path(declared)
+    given = dict(tree_flatten_with_path(observation)[0])
+    if set(given) != {path for path, _ in wanted}:
+        where, now, then = _difference(observation, declared, field)
+        raise _ContractError(f"{name}: {where} is {now}; {then} was declared.")
+    leaves = [
+        _cast(name, f"{field}{keystr(path)}", given[path], spec, "was declared")
+        for path, spec in wanted
+    ]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _as_before(name: str, function: str, state: State, before: State) -> State:
+    """The state with the dtypes that it had before a function changed it."""
+    if _structure(state) != _structure(before):
+        where, now, then = _difference(state, before, "state")
+        raise _ContractError(
+            f"{name}: {where} is {now} after {function}, but was {then} before; it must stay the same."
+        )
+    why = f"was there before {function}, and must stay"
+    return tree_map_with_path(
+        lambda path, x, old: _cast(name, f"state{keystr(path)}", x, old, why), state, before
+    )
+
+
+def _cast(name: str, field: str, value: object, wanted: Array | Spec, why: str) -> Array:
+    array = _array(name, field, value)
+    if array.shape != wanted.shape:
+        raise _ContractError(
+            f"{name}: {field} has shape {list(array.shape)}; {list(wanted.shape)} {why}."
+        )
+    if array.dtype == wanted.dtype:
+        return array
+    if not _casts_safely(array.dtype, wanted.dtype):
+        raise _ContractError(f"{name}: {field} is {array.dtype}; {wanted.dtype} {why}.")
+    return array.astype(wanted.dtype)
+
+
+def _casts_safely(dtype: DTypeLike, wanted: DTypeLike) -> bool:
+    """Numbers to floats of any width, else to what holds every value."""
+    if jnp.issubdtype(wanted, jnp.floating):
+        return _is_real(dtype)
+    exact = all(jnp.issubdtype(d, jnp.integer) or d == jnp.bool for d in (dtype, wanted))
+    return exact and np.can_cast(dtype, wanted, "safe")
+
+
+def _is_real(dtype: DTypeLike) -> bool:
+    kinds = (jnp.floating, jnp.integer, jnp.bool)
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def _scalar(name: str, field: str, value: object) -> Array:
+    array = _array(name, field, value)
+    if array.shape not in ((), (1,)):
+        raise _ContractError(f"{name}: {field} has shape {list(array.shape)}; it must be a scalar.")
+    if not _is_real(array.dtype):
+        raise _ContractError(f"{name}: {field} is {array.dtype}; it must be a real number.")
+    return array.reshape(()) if array.ndim else array
+
+
+def _float_scalar(name: str, field: str, value: object) -> Array:
+    scalar = _scalar(name, field, value)
+    if not jnp.issubdtype(scalar.dtype, jnp.floating):
+        return scalar.astype(jnp.result_type(float))
+    # Half precision would be added up over thousands of steps.
+    return scalar.astype(jnp.promote_types(scalar.dtype, jnp.float32))
+
+
+def _flag(name: str, field: str, value: object) -> Array:
+    scalar = _scalar(name, field, value)
+    return scalar if scalar.dtype == jnp.bool else scalar != 0
+
+
+def _difference(new: PyTree, old: PyTree, where: str) -> tuple[str, str, str]:
+    """The first place where two trees differ in containers or fields, and what each has there."""
+    new_nodes, new_level = _one_level(new)
+    old_nodes, old_level = _one_level(old)
+    if new_level == old_level:
+        for (path, new_node), (_, old_node) in zip(new_nodes, old_nodes, strict=True):
+            if path and _structure(new_node) != _structure(old_node):
+                return _difference(new_node, old_node, where + keystr(path))
+    return where, _describe(new), _describe(old)
+
+
+def _structure(tree: PyTree) -> Hashable:
+    structure: Hashable = jax.tree.structure(tree)
+    return structure
+
+
+def _one_level(
+    tree: PyTree,
+) -> tuple[list[tuple[tuple[object, ...], PyTree]], Hashable]:
+    return tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)
+
+
+def _describe(node: object) -> str:
+    nodes, _ = _one_level(node)
+    kind = type(node).__name__
+    if node is None:
+        return "None"
+    if len(nodes) == 1 and not nodes[0][0]:
+        return "an array" if hasattr(node, "shape") else f"{node!r:.40} ({kind})"
+    return f"a {kind} of {', '.join(keystr(path).strip('[].') for path, _ in nodes) or 'nothing'}"
