@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +30,6 @@ from .leaves import describe, from_numbers, misfits, named_leaves, to_numbers
 VERSION = 2
 DESCRIPTION, ARRAYS, SEAL = "reppo_fx.json", "state", "seal.json"
 WRITING, REMOVING = ".writing", ".removing"
-T = TypeVar("T")
 Leaves = dict[str, NDArray[Any]]
 Record = dict[str, Any]
 
@@ -39,10 +38,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written, or is not what it should be."""
 
 
-class Restored(NamedTuple, Generic[T]):
+class Restored(NamedTuple):
     """A state, the step it was saved at, and the record that was saved with it."""
 
-    state: T
+    state: PyTree
     step: int
     record: Record
 
@@ -145,7 +144,7 @@ class Checkpoints:
             )
         return steps
 
-    def restore(self, like: T, step: int | None = None) -> Restored[T]:
+    def restore(self, like: PyTree, step: int | None = None) -> Restored:
         """Read a state back, bit for bit.
 
         Args:

@@ -176,11 +176,11 @@ def _commands(
         Leaves config.json, metrics.csv, curve.png, policy.eqx and checkpoints in runs/TASK (or --out).
         """
 
-        config: tyro.conf.OmitArgPrefixes[config_type] = dataclasses.field(  # type: ignore[type-arg]
+        config: tyro.conf.OmitArgPrefixes[config_type] = dataclasses.field(
             default_factory=config_type
         )
         """Static: changing one of these compiles another program."""
-        hyperparameters: tyro.conf.OmitArgPrefixes[hyperparameter_type] = dataclasses.field(  # type: ignore[type-arg]
+        hyperparameters: tyro.conf.OmitArgPrefixes[hyperparameter_type] = dataclasses.field(
             default_factory=hyperparameter_type
         )
         """Traced: numbers, which can also be swept in one program."""
@@ -194,11 +194,11 @@ def _commands(
 
         grid: tuple[str, ...] = ()
         """What to sweep, e.g. --grid learning_rate=1e-4,3e-4 kl_target=0.05,0.1"""
-        config: tyro.conf.OmitArgPrefixes[config_type] = dataclasses.field(  # type: ignore[type-arg]
+        config: tyro.conf.OmitArgPrefixes[config_type] = dataclasses.field(
             default_factory=config_type
         )
         """Static: changing one of these compiles another program."""
-        hyperparameters: tyro.conf.OmitArgPrefixes[hyperparameter_type] = dataclasses.field(  # type: ignore[type-arg]
+        hyperparameters: tyro.conf.OmitArgPrefixes[hyperparameter_type] = dataclasses.field(
             default_factory=hyperparameter_type
         )
         """Traced: values of what is not swept."""
