@@ -169,7 +169,8 @@ class _Session:
                 f"first checkpoint is from {self._steps(steps[0])}: this run cannot go on as it was."
             )
         checkpoints.discard_after(usable[-1])
-        return checkpoints.restore(fresh, usable[-1]).state
+        restored: TrainState = checkpoints.restore(fresh, usable[-1]).state
+        return restored
 
     def _steps(self, iterations: int) -> int:
         return iterations * self.plan.config.steps_per_iteration
