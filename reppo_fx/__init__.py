@@ -79,7 +79,7 @@ from .training.policy import Policy, make_policy
 from .training.presets import PRESETS, preset
 from .training.train import Metrics, Train, make_train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "NO_AUXILIARY_TASK",

@@ -65,3 +65,31 @@ def test_a_nan_bomb_does_not_keep_the_value_from_being_learned():
     np.testing.assert_allclose(value(train, state, [0.0]), 1.0 / (1.0 - GAMMA), rtol=0.02)
     share = float(metrics.training.nonfinite[-1]) / CONFIG.total_steps
     assert abs(share - probability) < 0.005
+
+
+def test_a_failure_does_not_pay_where_rewards_are_negative():
+    """The best action avoids costs; that a NaN would end them all is nothing to be learned."""
+    hp = HP._replace(v_min=-14.0, v_max=2.0)
+    train = rx.make_train(probes.tempting_bomb(), CONFIG)
+    state, _ = jax.jit(train)(jax.random.key(0), hp)
+    action = float(rx.make_policy(train, state)(jnp.zeros((1, 1)))[0, 0])
+    # A learner that takes a NaN for an end with reward 0 prefers actions above 0.
+    assert -0.75 < action < -0.25
+    np.testing.assert_allclose(value(train, state, [0.0]), -1.0 / (1.0 - GAMMA), rtol=0.1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 1e20])
+def test_bad_resets_leave_what_is_learned_as_it_is(bad):
+    env = probes.nan_reset(probes.reward_by_observation(), 0.1, bad)
+    train, state, metrics = learn(env)
+    np.testing.assert_allclose(value(train, state, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
+    assert int(metrics.training.nonfinite[-1]) > 0.05 * CONFIG.total_steps
+    assert abs(float(state.rollout.statistics.var[0]) - 1.0) < 0.1
+
+
+def test_absurd_observations_do_not_blind_the_policy():
+    train, state, metrics = learn(probes.outlier(probes.match_observation(), 0.02, 1e20))
+    action = rx.make_policy(train, state)(jnp.array([[-1.0], [1.0]]))[:, 0]
+    np.testing.assert_allclose(action, [-0.5, 0.5], atol=0.15)
+    assert int(metrics.training.nonfinite[-1]) > 0.01 * CONFIG.total_steps
+    assert abs(float(state.rollout.statistics.var[0]) - 1.0) < 0.1
