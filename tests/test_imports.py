@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "reppo_fx"
 
-GROUND = {"ops", "settings", "_errors"}
+GROUND = {"ops", "settings", "_errors", "_keys", "_ranges"}
 BELOW_RUN = GROUND | {"envs", "learner", "training", "sweeps"}
 
 # For each room (a folder of reppo_fx, or a module on the ground floor), the rooms that it may import. Another
@@ -18,6 +18,8 @@ BELOW_RUN = GROUND | {"envs", "learner", "training", "sweeps"}
 MAY_IMPORT = {
     "ops": {"ops"},
     "_errors": {"ops"},
+    "_keys": set(),
+    "_ranges": set(),
     "settings": GROUND,
     "envs": GROUND | {"envs"},
     "learner": GROUND | {"learner"},
