@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def as_key(key: ArrayLike, name: str = "key") -> Array:
     if is_key(key):
         if shape:
             raise ValueError(f"{name} holds keys of shape {list(shape)}; give one of them.")
-        return jnp.asarray(key)
+        return cast(Array, key)
     if dtype != jnp.uint32:
         what = repr(key) if dtype is None else f"an array of {dtype}"
         raise ValueError(
@@ -39,18 +39,19 @@ def as_key(key: ArrayLike, name: str = "key") -> Array:
         )
     raw = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
     if shape != raw:
-        kind = jax.config.jax_default_prng_impl
+        kind = jax.config.values["jax_default_prng_impl"]
         raise ValueError(
             f"{name} is a raw array of shape {list(shape)}, and one raw key of the default kind, {kind}, has "
             f"{list(raw)}; give one typed key: jax.random.key(seed), or "
             "jax.random.wrap_key_data(key, impl=...) to say of what kind it is."
         )
-    return jax.random.wrap_key_data(jnp.asarray(key))
+    typed: Array = jax.random.wrap_key_data(jnp.asarray(key))
+    return typed
 
 
 def is_key(leaf: object) -> bool:
     """Whether an array holds typed random keys."""
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
 def expose_keys(tree: PyTree) -> PyTree:
@@ -65,6 +66,7 @@ def key_kinds(tree: PyTree) -> PyTree:
 
 def restore_keys(tree: T, kinds: PyTree) -> T:
     """The inverse of `expose_keys`, with the `key_kinds` of what it was given."""
-    return jax.tree.map(
+    restored: T = jax.tree.map(
         lambda x, kind: jax.random.wrap_key_data(x, impl=kind) if kind else x, tree, kinds
     )
+    return restored

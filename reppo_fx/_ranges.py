@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ def as_numbers(name: str, value: object) -> Numbers | None:
         )
     if isinstance(value, jax.core.Tracer) or not getattr(value, "is_fully_addressable", True):
         return None
-    used = jnp.finfo(jnp.result_type(float))
+    used = np.finfo(jnp.result_type(float))
     try:
         given = np.asarray(value, np.float64)
     except OverflowError:
@@ -131,11 +132,10 @@ def as_bytes(name: str, value: object) -> int:
     return int(number)
 
 
-def _is_real(dtype: np.dtype) -> bool:
-    whole = (
-        jnp.issubdtype(dtype, jnp.integer) and dtype.kind != "m"
-    )  # NumPy's durations are integers
-    return whole or jnp.issubdtype(dtype, jnp.floating)
+def _is_real(dtype: Any) -> bool:
+    if jnp.issubdtype(dtype, jnp.integer):
+        return bool(dtype.kind != "m")  # durations are integers to NumPy
+    return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
 def _require(rule: Rule, name: str, value: object, numbers: Numbers) -> None:

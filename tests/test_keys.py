@@ -44,11 +44,11 @@ def test_raw_keys_follow_the_default_kind(kind):
         ValueError, match=r"raw array of shape \[4\], and one raw key of the default"
     ):
         as_key(raw)
-    with jax.default_prng_impl(kind) if hasattr(jax, "default_prng_impl") else _impl(kind):
+    with DefaultKind(kind):
         assert str(jax.random.key_impl(as_key(raw))) == kind
 
 
-class _impl:
+class DefaultKind:
     def __init__(self, kind):
         self.kind = kind
 

@@ -57,7 +57,8 @@ class Stacked(eqx.Module, Generic[T]):
                 break  # beyond a slice or an array, axes and parts need not correspond
             if axis >= len(shape) or not -shape[axis] <= part.__index__() < shape[axis]:
                 raise IndexError(f"there is no run {index}; the runs have the axes {list(shape)}.")
-        return jax.tree.map(lambda leaf: leaf[index], self.tree)
+        entry: T = jax.tree.map(lambda leaf: leaf[index], self.tree)
+        return entry
 
 
 class MemberMemory(NamedTuple):
@@ -115,7 +116,8 @@ def flatten_members(
 def unflatten_members(tree: T, settings: Hyperparameters, num_seeds: SupportsIndex) -> T:
     """Leaves `[settings · seeds, ...]` as `[settings, seeds, ...]`."""
     shape = (num_settings(settings), num_seeds)
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), tree)
+    shaped: T = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), tree)
+    return shaped
 
 
 def label_settings(settings: Hyperparameters, names: Iterable[str]) -> list[dict[str, float]]:
@@ -151,9 +153,10 @@ def over_members(function: Callable[P, T], mesh: Mesh | None = None) -> Callable
 
     def mapped(*args: P.args, **kwargs: P.kwargs) -> T:
         if {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(args)} != {(1,)}:
-            return cast(T, jax.vmap(function)(*args, **kwargs))
+            return jax.vmap(function)(*args, **kwargs)
         result = function(*jax.tree.map(lambda leaf: leaf[0], args), **kwargs)
-        return jax.tree.map(lambda leaf: leaf[None], result)
+        alone: T = jax.tree.map(lambda leaf: leaf[None], result)
+        return alone
 
     return mapped if mesh is None else shard_members(mapped, mesh)
 
@@ -164,7 +167,8 @@ def pad_members(tree: T, size: int) -> T:
     def pad(leaf: Array) -> Array:
         return leaf[jnp.minimum(jnp.arange(size), leaf.shape[0] - 1)]
 
-    return jax.tree.map(pad, tree)
+    padded: T = jax.tree.map(pad, tree)
+    return padded
 
 
 _PROGRAMS: WeakKeyDictionary[Any, dict[Hashable, Any]] = WeakKeyDictionary()

@@ -17,6 +17,11 @@ def compiler_mesh(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names)
 
 
+def split_axis(mesh: Mesh) -> PartitionSpec:
+    """The leading axis over all devices."""
+    return PartitionSpec(mesh.axis_names)  # type: ignore[no-untyped-call]
+
+
 def shard_members(function: Callable[P, T], mesh: Mesh) -> Callable[P, T]:
     """Each device calls `function` on its own share of the leading axis, and none talks to another.
 
@@ -24,7 +29,7 @@ def shard_members(function: Callable[P, T], mesh: Mesh) -> Callable[P, T]:
         function: of arrays `[members, ...]`.
         mesh: devices that the axis is laid over, across all of the mesh's axes; it must divide evenly.
     """
-    spec = PartitionSpec(mesh.axis_names)
+    spec = split_axis(mesh)
     return jax.shard_map(
         function, mesh=compiler_mesh(mesh), in_specs=spec, out_specs=spec, check_vma=False
     )
@@ -34,10 +39,11 @@ def lay_over(tree: T, mesh: Mesh | None) -> T:
     """Put arrays `[members, ...]`, which every process holds whole, onto the devices of a mesh."""
     if mesh is None:
         return tree
-    sharding = NamedSharding(compiler_mesh(mesh), PartitionSpec(mesh.axis_names))
-    return jax.tree.map(
+    sharding = NamedSharding(compiler_mesh(mesh), split_axis(mesh))
+    laid: T = jax.tree.map(
         lambda x: jax.make_array_from_callback(x.shape, sharding, lambda part: x[part]), tree
     )
+    return laid
 
 
 def require_even(name: str, size: int, mesh: Mesh | None) -> None:

@@ -212,7 +212,8 @@ def _blank(shapes: Metrics, members: int, num_evals: int) -> Metrics:
         dtype = leaf.dtype if counts or floating else jnp.result_type(float)
         return jnp.full((members, num_evals, *leaf.shape[1:]), -1 if counts else jnp.nan, dtype)
 
-    return jax.tree.map(blank, shapes)
+    nothing: Metrics = jax.tree.map(blank, shapes)
+    return nothing
 
 
 class PopulationState(NamedTuple):
@@ -325,7 +326,10 @@ class Population:
             assert population is not None
             length = population.train.config.num_evals
             state = population.init(key)
-            return jax.lax.scan(lambda state, _: population.round(state), state, length=length)
+            result: tuple[PopulationState, PopulationMetrics] = jax.lax.scan(
+                lambda state, _: population.round(state), state, length=length
+            )
+            return result
 
         return keep_program(self, "population", lambda: jax.jit(program))(as_key(key))
 

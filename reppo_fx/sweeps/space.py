@@ -103,7 +103,7 @@ def uniform(low: ScalarLike, high: ScalarLike) -> Uniform:
     """
     bounds = _bounds("uniform", low, high)
     width = bounds[1] - bounds[0]
-    if not (width > 0 and width <= float(jnp.finfo(jnp.result_type(float)).max)):
+    if not (width > 0 and width <= float(np.finfo(jnp.result_type(float)).max)):
         raise ValueError(
             f"uniform got low {low} and high {high}; it needs low < high and a finite difference."
         )
@@ -152,7 +152,7 @@ def grid(base: Hyperparameters | None = None, **values: Iterable[ScalarLike]) ->
     count = math.prod(map(len, columns.values()))
     product = dict(zip(columns, (leaf.ravel() for leaf in grids), strict=True))
     dtype = jnp.result_type(float)
-    settings = jax.tree.map(
+    settings: Hyperparameters = jax.tree.map(
         lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (count,)), base._replace(**product)
     )
     check_hyperparameters(settings)
@@ -196,9 +196,10 @@ def sample(
         else:
             drawn[name] = distribution
     dtype = jnp.result_type(float)
-    return jax.tree.map(
+    settings: Hyperparameters = jax.tree.map(
         lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (count,)), base._replace(**drawn)
     )
+    return settings
 
 
 def check_distributions(

@@ -15,7 +15,7 @@ from .._keys import as_key
 from ..settings import Hyperparameters, check_hyperparameters
 from ..training.iteration import TrainingMetrics, TrainState
 from ..training.train import Metrics, Train
-from .mesh import compiler_mesh, require_even
+from .mesh import compiler_mesh, require_even, split_axis
 
 
 class Spread(NamedTuple):
@@ -68,11 +68,12 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     require_even("num_envs", config.num_envs, mesh)
     require_even("the minibatch", minibatch, mesh)
     mesh = compiler_mesh(mesh)
-    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, split_axis(mesh))
+    whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
 
     def place(rows: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(rows, split)
+        placed: jax.Array = jax.lax.with_sharding_constraint(rows, split)  # type: ignore[no-untyped-call]
+        return placed
 
     learner = train.learner._replace(place=lambda batch: jax.tree.map(place, batch))
     train = dataclasses.replace(train, learner=learner)
@@ -93,7 +94,8 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
 
     def init(key: Array, hyperparameters: Hyperparameters) -> TrainState:
         check_hyperparameters(hyperparameters)  # within jit there would be no values to see
-        return start(as_key(key), hyperparameters)
+        state: TrainState = start(as_key(key), hyperparameters)
+        return state
 
     return Spread(
         init=init,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .._errors import require_extra
 from .._ranges import as_bytes, as_count
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 Inputs = tuple[Array, Hyperparameters]
 Results = tuple[TrainState, Metrics]
-TrainMembers = Callable[[Array, Hyperparameters], Results]
 
 
 class Best(NamedTuple):
@@ -69,7 +68,7 @@ class Runs(NamedTuple):
     def __repr__(self) -> str:
         shape = np.shape(self.metrics.eval_return)
         leaves = (*self.settings, self.metrics.eval_return)
-        if len(shape) != 3 or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if len(shape) != 3 or not all(map(_is_known, leaves)):
             return f"Runs(eval_return: {list(shape)})"
         swept = f"swept: {', '.join(self.swept)}" if self.swept else "nothing swept"
         try:
@@ -96,7 +95,8 @@ class Runs(NamedTuple):
     @property
     def evaluations(self) -> np.ndarray:
         """`[settings, seeds]`: how many evaluations were made; fewer where successive halving dropped a setting."""
-        return np.asarray(np.asarray(self.metrics.env_steps) >= 0).sum(-1)
+        made: np.ndarray = (np.asarray(self.metrics.env_steps) >= 0).sum(-1)
+        return made
 
     def scores(self, last: SupportsIndex = 1) -> np.ndarray:
         """`[settings, seeds]`: the mean return of the last evaluations that were made; not finite if one was not.
@@ -155,7 +155,12 @@ class Runs(NamedTuple):
         return pandas.DataFrame(columns)
 
 
-def flatten_metrics(metrics: PyTree[Array]) -> dict[str, Array]:
+def _is_known(leaf: object) -> bool:
+    """Whether a leaf has values: neither traced nor only a shape."""
+    return isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, jax.core.Tracer)
+
+
+def flatten_metrics(metrics: PyTree) -> dict[str, ArrayLike]:
     """All metrics by their own names, without nesting, in their order.
 
     Fields of NamedTuples within NamedTuples go by their own name alone, or by their path where two have the
@@ -169,7 +174,7 @@ def flatten_metrics(metrics: PyTree[Array]) -> dict[str, Array]:
     """
     found = list(_walk_metrics(metrics, (), 0))
     short = Counter("/".join(path[inner:]) for path, inner, _ in found)
-    flat: dict[str, Array] = {}
+    flat: dict[str, ArrayLike] = {}
     for path, inner, leaf in found:
         name = "/".join(path[inner:])
         name = name if short[name] == 1 else "/".join(path)
@@ -180,10 +185,10 @@ def flatten_metrics(metrics: PyTree[Array]) -> dict[str, Array]:
 
 
 def _walk_metrics(
-    node: PyTree[Array], path: tuple[str, ...], inner: int, plain: bool = True
-) -> Iterator[tuple[tuple[str, ...], int, Array]]:
+    node: PyTree, path: tuple[str, ...], inner: int, plain: bool = True
+) -> Iterator[tuple[tuple[str, ...], int, ArrayLike]]:
     """Each leaf with its path, and where in that its short name begins; `plain` until a mapping is entered."""
-    items: Mapping[str, PyTree[Array]]
+    items: Mapping[str, PyTree]
     fields = hasattr(node, "_asdict")
     if fields:
         items = node._asdict()
@@ -207,7 +212,7 @@ def sweep(
     num_seeds: SupportsIndex,
     key: Array,
     members_per_chunk: SupportsIndex | None = None,
-    memory_limit: float | None = None,
+    memory_limit: float | int | None = None,
     mesh: Mesh | None = None,
 ) -> Runs:
     """Train every setting with every seed, in one program.
@@ -279,7 +284,7 @@ def sweep(
     return Runs(Stacked(state), metrics, settings)
 
 
-def _program(train: Train, kind: object, mesh: Mesh | None) -> TrainMembers:
+def _program(train: Train, kind: object, mesh: Mesh | None) -> jax.stages.Wrapped:
     """`train` over members, jitted once for each kind of keys and each mesh."""
     alive = weakref.ref(train)
 
@@ -300,10 +305,10 @@ def _prepare(inputs: Inputs, size: int, mesh: Mesh | None) -> Inputs:
 
 
 def _compile(
-    program: TrainMembers,
+    program: jax.stages.Wrapped,
     inputs: Inputs,
     members_per_chunk: SupportsIndex | None,
-    memory_limit: float | None,
+    memory_limit: float | int | None,
     mesh: Mesh | None,
 ) -> tuple[jax.stages.Compiled, int]:
     """The program compiled, and for how many members: all of them if they fit."""

@@ -15,9 +15,8 @@ from .compilations import compiled_programs
 KEY = jax.random.key(0)
 # Whoever learns from the negated reward gets worse at the task: only positive scales can be best.
 SCALES = [-1.0, -0.5, -0.1, 1.0]
-# Three of these hardly move within the run.
-RATES = (1e-7, 1e-6, 1e-5, 3e-3)
-SPACE = {"learning_rate": rx.choice(RATES)}
+# Most of these hardly learn within the run.
+SPACE = {"learning_rate": rx.log_uniform(1e-7, 1e-2)}
 LEARNS = tiny(
     total_steps=32 * 8 * 8,
     num_envs=32,
@@ -96,9 +95,10 @@ def evolved(train):
 def test_population_moves_to_the_setting_that_learns(evolved):
     state, history = evolved
     start, end = (np.asarray(history.hyperparameters.learning_rate)[i] for i in (0, -1))
-    assert (start > 1e-3).sum() <= 5
-    assert (end > 1e-3).sum() > (start > 1e-3).sum()
-    assert np.median(state.scores) > np.median(np.asarray(history.metrics.eval_return)[0]) + 0.1
+    assert (start < 1e-4).sum() >= 4
+    assert (end < 1e-4).sum() < (start < 1e-4).sum()
+    assert np.median(end) > 1.5 * np.median(start)
+    assert np.median(state.scores) > 0.9
 
 
 def test_history_says_who_came_from_whom(evolved):
@@ -106,7 +106,6 @@ def test_history_says_who_came_from_whom(evolved):
     rates = np.asarray(history.hyperparameters.learning_rate)
     parents = np.asarray(history.parents)
     returns = np.asarray(history.metrics.eval_return)
-    place = np.abs(np.log(rates[..., None] / np.array(RATES))).argmin(-1)
     assert parents.shape == rates.shape == returns.shape == (8, 12)
     assert parents[0].tolist() == list(range(12))
     copied = 0
@@ -117,8 +116,9 @@ def test_history_says_who_came_from_whom(evolved):
                 continue
             copied += 1
             assert returns[now - 1, parent] > returns[now - 1, member]
-            moved = abs(place[now, member] - place[now - 1, parent])
-            assert moved == 1 or (moved == 0 and place[now, member] in (0, 3))
+            moved = rates[now, member] / rates[now - 1, parent]
+            at_bound = np.isclose(rates[now, member], (1e-7, 1e-2), rtol=1e-4, atol=0).any()
+            assert at_bound or np.isclose(moved, (0.8, 1.25), rtol=1e-4).any()
         assert (parents[now] != np.arange(12)).sum() <= 3
     assert copied >= 5
 
