@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_spec: Callable[..., PartitionSpec] = PartitionSpec  # untyped in jax
 
 
 def compiler_mesh(mesh: Mesh) -> Mesh:
@@ -19,7 +20,12 @@ def compiler_mesh(mesh: Mesh) -> Mesh:
 
 def split_axis(mesh: Mesh) -> PartitionSpec:
     """The leading axis over all devices."""
-    return PartitionSpec(mesh.axis_names)  # type: ignore[no-untyped-call]
+    return _spec(mesh.axis_names)
+
+
+def on_all(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, _spec())
 
 
 def shard_members(function: Callable[P, T], mesh: Mesh) -> Callable[P, T]:

@@ -326,12 +326,14 @@ class Population:
             assert population is not None
             length = population.train.config.num_evals
             state = population.init(key)
-            result: tuple[PopulationState, PopulationMetrics] = jax.lax.scan(
+            trained: tuple[PopulationState, PopulationMetrics] = jax.lax.scan(
                 lambda state, _: population.round(state), state, length=length
             )
-            return result
+            return trained
 
-        return keep_program(self, "population", lambda: jax.jit(program))(as_key(key))
+        kept = keep_program(self, "population", lambda: jax.jit(program))
+        result: tuple[PopulationState, PopulationMetrics] = kept(as_key(key))
+        return result
 
     def init(self, key: Array) -> PopulationState:
         """Members with hyperparameters drawn from the space, and no scores yet."""

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
 from .._keys import as_key
 from ..settings import Hyperparameters, check_hyperparameters
 from ..training.iteration import TrainingMetrics, TrainState
 from ..training.train import Metrics, Train
-from .mesh import compiler_mesh, require_even, split_axis
+from .mesh import compiler_mesh, on_all, require_even, split_axis
 
 
 class Spread(NamedTuple):
@@ -69,11 +69,12 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     require_even("the minibatch", minibatch, mesh)
     mesh = compiler_mesh(mesh)
     split = NamedSharding(mesh, split_axis(mesh))
-    whole = NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]
+    whole = on_all(mesh)
+
+    constrain: Callable[..., jax.Array] = jax.lax.with_sharding_constraint
 
     def place(rows: jax.Array) -> jax.Array:
-        placed: jax.Array = jax.lax.with_sharding_constraint(rows, split)  # type: ignore[no-untyped-call]
-        return placed
+        return constrain(rows, split)
 
     learner = train.learner._replace(place=lambda batch: jax.tree.map(place, batch))
     train = dataclasses.replace(train, learner=learner)

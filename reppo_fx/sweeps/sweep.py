@@ -222,7 +222,8 @@ def sweep(
     of batched matrix products; a single member is exactly that.
 
     That holds for keys of jax's default kind, threefry. Under `vmap` the kinds `rbg` and `unsafe_rbg` draw the
-    numbers of all members from the first one's key (see the docs of `jax.random`): members are independent, but seed `j` does not start alike under each setting, and numbers change with the chunks.
+    numbers of all members from the first one's key (see the docs of `jax.random`): members are independent, but
+    seed `j` does not start alike under each setting, and numbers change with the chunks.
 
     Members that do not fit into memory together are trained in equal chunks, one after the other, by the same
     compiled program; an uneven rest is padded, and the padding dropped. How much a member takes is read from
