@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +160,7 @@ def _is_known(leaf: object) -> bool:
     return isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, jax.core.Tracer)
 
 
-def flatten_metrics(metrics: PyTree) -> dict[str, ArrayLike]:
+def flatten_metrics(metrics: PyTree) -> dict[str, Any]:
     """All metrics by their own names, without nesting, in their order.
 
     Fields of NamedTuples within NamedTuples go by their own name alone, or by their path where two have the
@@ -174,7 +174,7 @@ def flatten_metrics(metrics: PyTree) -> dict[str, ArrayLike]:
     """
     found = list(_walk_metrics(metrics, (), 0))
     short = Counter("/".join(path[inner:]) for path, inner, _ in found)
-    flat: dict[str, ArrayLike] = {}
+    flat: dict[str, Any] = {}
     for path, inner, leaf in found:
         name = "/".join(path[inner:])
         name = name if short[name] == 1 else "/".join(path)
