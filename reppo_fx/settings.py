@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array, ScalarLike
 
+from ._ranges import check_ranges
 from .ops._checks import require_choice
 
 Value: TypeAlias = ScalarLike | Array
@@ -188,18 +189,6 @@ class Hyperparameters(NamedTuple):
     reward_scale: Value = 1.0
 
 
-_POSITIVE = (
-    "learning_rate",
-    "max_grad_norm",
-    "kl_target",
-    "initial_temperature",
-    "initial_multiplier",
-    "variance_floor",
-)
-_NOT_NEGATIVE = ("final_learning_rate", "aux_weight", "min_std")
-_FRACTIONS = ("discount", "trace_decay")
-
-
 def _plain(field: dataclasses.Field[object], value: object) -> object:
     """A field's value as the Python type that it is declared with.
 
@@ -229,26 +218,13 @@ def _plain(field: dataclasses.Field[object], value: object) -> object:
 
 
 def check_hyperparameters(hyperparameters: Hyperparameters) -> None:
-    """Raise a sentence about the first value out of range. Only plain numbers can be checked, not tracers.
+    """Raise a sentence about the first value out of range; tracers have none and are left alone.
 
     Raises:
         ValueError: naming the leaf, its value and what is allowed.
+
+    >>> check_hyperparameters(Hyperparameters(discount=[0.9, 1.2]))
+    Traceback (most recent call last):
+    ValueError: discount is [0.9, 1.2]; it must be a number, or an array of numbers.
     """
-    plain = {
-        name: value
-        for name, value in hyperparameters._asdict().items()
-        if isinstance(value, float | int)
-    }
-    for name, value in plain.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} is {value}; it must be finite.")
-        if name in _POSITIVE and value <= 0:
-            raise ValueError(f"{name} is {value}; it must be positive.")
-        if name in _NOT_NEGATIVE and value < 0:
-            raise ValueError(f"{name} is {value}; it must not be negative.")
-        if name in _FRACTIONS and not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}; it must be in [0, 1].")
-    if "v_min" in plain and "v_max" in plain and plain["v_min"] >= plain["v_max"]:
-        raise ValueError(
-            f"v_min is {plain['v_min']} and v_max is {plain['v_max']}; v_min must be below v_max."
-        )
+    check_ranges(hyperparameters._asdict())

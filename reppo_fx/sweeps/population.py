@@ -7,29 +7,55 @@ and perturbing members is indexing into arrays.
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from .._keys import as_key
+from .._ranges import as_count, as_number
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
 from ..training.train import Metrics, Train
 from .members import (
     Stacked,
     flatten_members,
+    keep_program,
     lowest_unless_finite,
     num_settings,
     over_members,
     unflatten_members,
 )
+from .mesh import require_even
 from .space import Distribution, check_distributions, sample
 from .sweep import Runs
 
-ONLY_AT_THE_START = ("initial_temperature", "initial_multiplier")
+# What these change is what is learned from now on. The discount is among them: a Q of the old one is a wrong guess
+# in the right unit, which the next targets correct.
+MAY_EVOLVE = (
+    "learning_rate",
+    "final_learning_rate",
+    "max_grad_norm",
+    "discount",
+    "trace_decay",
+    "kl_target",
+    "entropy_target",
+    "aux_weight",
+)
+# What these change is what was learned already: the same parameters mean something else afterwards.
+FIXED_IN_A_RUN = {
+    "initial_temperature": "it only acts at the start of a run",
+    "initial_multiplier": "it only acts at the start of a run",
+    "v_min": "the critic's outputs are shares of bins between v_min and v_max, so it would rescale a learned Q",
+    "v_max": "the critic's outputs are shares of bins between v_min and v_max, so it would rescale a learned Q",
+    "reward_scale": "Q and the temperature were learned in units of the scaled reward",
+    "min_std": "it is part of the policy: a copy would act differently from the one whose score it was chosen for",
+    "variance_floor": "it is part of what the networks see: the same weights would get other inputs",
+}
 
 
 class Halving(NamedTuple):
@@ -85,21 +111,25 @@ def successive_halving(
     train: Train,
     settings: Hyperparameters,
     *,
-    num_seeds: int,
+    num_seeds: SupportsIndex,
     key: Array,
-    rungs: int = 2,
+    rungs: SupportsIndex = 2,
     freed: str = "rest",
 ) -> Halving:
     """Train all settings, and drop the worse half at each rung by their mean return over seeds.
 
-    One pure program: can be jitted. The member axis shrinks at each rung, so the compiler sees one training
-    loop per rung.
+    One pure program: can be jitted, and is when called plainly (compiled once for each `train` and number of
+    members). The member axis shrinks at each rung, so the compiler sees one training loop per rung. Where scores
+    are equal the earlier setting stays; a setting with a score that is not finite goes before all others.
+
+    Random numbers are as in `sweep`: with keys of the kinds `rbg` and `unsafe_rbg` those of a member depend on who
+    is beside it, so a survivor is not the run of a plain sweep.
 
     Args:
         train: from `make_train`; survivors train for its `config.total_steps`.
         settings: leaves `[settings]`, e.g. from `sample`.
         num_seeds: runs per setting, which live and fall together.
-        key: split into one per seed.
+        key: a random key of either style; split into one per seed.
         rungs: how often to drop half.
         freed: what becomes of the compute of dropped settings. `"rest"`: drop early, at rungs that double in
             length, so that each costs the same and most of it goes to the survivors. `"stop"`: rungs of equal
@@ -109,53 +139,81 @@ def successive_halving(
         The runs, and how long each setting lived.
 
     Raises:
-        ValueError: if the leaves of `settings` do not share one axis, or there are too few settings or evaluations.
+        ValueError: if a setting is out of range, the leaves of `settings` do not share one axis, there are too few
+            settings or evaluations, or `key` is no random key.
 
     Source: Jamieson & Talwalkar (arXiv 1502.07943).
     """
-    count, total = num_settings(settings), train.config.num_evals
-    lengths = halving_schedule(total, rungs, freed)
-    if count < 2**rungs:
-        raise ValueError(
-            f"{count} settings cannot be halved {rungs} times; give {2**rungs} or more."
-        )
+    num_rungs, num_seeds = as_count("rungs", rungs), as_count("num_seeds", num_seeds)
     keys, members = flatten_members(settings, num_seeds, key)
-    state = jax.vmap(train.init)(keys, members)
+    count = num_settings(settings)
+    lengths = tuple(halving_schedule(train.config.num_evals, num_rungs, freed))
+    if count < 2**num_rungs:
+        raise ValueError(
+            f"{count} settings cannot be halved {num_rungs} times; give {2**num_rungs} or more."
+        )
+    alive = weakref.ref(train)  # traced only while `train` is held here
+
+    def program(keys: Array, members: Hyperparameters) -> _Halved:
+        function = alive()
+        assert function is not None
+        return _halve(function, keys, members, num_seeds, lengths)
+
+    kept = keep_program(train, ("halving", num_seeds, lengths), lambda: jax.jit(program))
+    state, metrics, evaluations = kept(keys, members)
+    state, metrics = unflatten_members((state, metrics), settings, num_seeds)
+    return Halving(Runs(Stacked(state), metrics, settings), evaluations)
+
+
+_Halved = tuple[TrainState, Metrics, Int[Array, " settings"]]
+
+
+def _halve(
+    train: Train, keys: Array, members: Hyperparameters, num_seeds: int, lengths: tuple[int, ...]
+) -> _Halved:
+    """States and metrics `[members, ...]`, and how many evaluations each setting was trained for."""
+    state = over_members(train.init)(keys, members)
+    step = over_members(train.round)
+    count = len(keys) // num_seeds
+    _, shapes = jax.eval_shape(step, state)
+    metrics = _blank(shapes, len(keys), sum(lengths))
     alive, done = jnp.arange(count), 0
-    metrics: Any = None
     evaluations = jnp.zeros(count, jnp.int32)
     for rung, length in enumerate(lengths):
         rows = (alive[:, None] * num_seeds + jnp.arange(num_seeds)).ravel()
         part, new = jax.lax.scan(
-            lambda part, _: jax.vmap(train.round)(part),
+            lambda part, _: step(part),
             jax.tree.map(lambda leaf, rows=rows: leaf[rows], state),
             length=length,
         )
         state = jax.tree.map(lambda all_, some, rows=rows: all_.at[rows].set(some), state, part)
-        metrics = _blank(new, count * num_seeds, total) if metrics is None else metrics
         where = (rows[:, None], done + jnp.arange(length))
         metrics = jax.tree.map(
-            lambda all_, some, where=where: all_.at[where].set(jnp.moveaxis(some, 0, 1)),
+            lambda all_, some, where=where: all_.at[where].set(
+                jnp.moveaxis(some, 0, 1).astype(all_.dtype)
+            ),
             metrics,
             new,
         )
         done += length
         evaluations = evaluations.at[alive].set(done)
-        if rung < rungs:
+        if rung < len(lengths) - 1:
             scores = new.eval_return[-1].reshape(-1, num_seeds).mean(1)
             alive = alive[keep_best(scores, -(-len(alive) // 2))]
-    state, metrics = unflatten_members((state, metrics), settings, num_seeds)
-    return Halving(Runs(Stacked(state), metrics, settings), evaluations)
+    return state, metrics, evaluations
 
 
-def _blank(metrics: Metrics, members: int, num_evals: int) -> Metrics:
-    """Metrics of nothing, `[members, num_evals]`: NaN, or −1 where they count."""
+def _blank(shapes: Metrics, members: int, num_evals: int) -> Metrics:
+    """Metrics of nothing, `[members, num_evals]`: NaN, or −1 where they count; what holds neither is made float."""
 
-    def blank(leaf: Array) -> Array:
-        missing = jnp.nan if jnp.issubdtype(leaf.dtype, jnp.floating) else -1
-        return jnp.full((members, num_evals, *leaf.shape[2:]), missing, leaf.dtype)
+    def blank(leaf: jax.ShapeDtypeStruct) -> Array:
+        counts = jnp.issubdtype(leaf.dtype, jnp.signedinteger)
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        dtype = leaf.dtype if counts or floating else jnp.result_type(float)
+        return jnp.full((members, num_evals, *leaf.shape[1:]), -1 if counts else jnp.nan, dtype)
 
-    return jax.tree.map(blank, metrics)
+    nothing: Metrics = jax.tree.map(blank, shapes)
+    return nothing
 
 
 class PopulationState(NamedTuple):
@@ -201,22 +259,30 @@ def exploit_and_explore(
     is strictly higher; what is not finite counts as lowest.
 
     Args:
-        key: a JAX random key.
+        key: a random key, typed or raw.
         members: `[members, ...]`.
         scores: the higher the better.
-        space: which hyperparameters move, and within which bounds.
-        fraction: share of members to replace, and to copy from.
+        space: which hyperparameters move, and within which bounds; only those of `MAY_EVOLVE` can.
+        fraction: share of members to replace, and to copy from, at most a half.
 
     Returns:
         The members, and whom each was copied from (its own index if it was not).
 
+    Raises:
+        ValueError: as `make_population`; or if there is not one score for each member.
+
     Source: Jaderberg et al. (arXiv 1711.09846), truncation selection.
     """
-    count = len(scores)
-    moved = max(1, int(fraction * count))
+    _check_space(space, Hyperparameters())
+    share, count = _check_fraction(fraction), len(scores)
+    if members.iteration.shape != (count,):
+        raise ValueError(
+            f"scores has {count} entries, but members have the axes {list(members.iteration.shape)}."
+        )
+    moved = max(1, int(share * count + 1e-6))
     scores = lowest_unless_finite(scores)
     order = jnp.argsort(scores)
-    pair_key, *keys = jax.random.split(key, 1 + len(space))
+    pair_key, *keys = jax.random.split(as_key(key), 1 + len(space))
     best = jax.random.permutation(pair_key, order[count - moved :])
     own = jnp.arange(count)
     parents = own.at[order[:moved]].set(best)
@@ -229,7 +295,10 @@ def exploit_and_explore(
         hyperparameters = hyperparameters._replace(**{name: moved_value})
     rollout = members.rollout._replace(statistics=copied.rollout.statistics)
     members = members._replace(
-        learner=copied.learner, rollout=rollout, hyperparameters=hyperparameters
+        learner=copied.learner,
+        rollout=rollout,
+        hyperparameters=hyperparameters,
+        diverged_at=copied.diverged_at,  # goes with the optimizer states that count dropped steps
     )
     return members, parents
 
@@ -246,14 +315,29 @@ class Population:
     mesh: Mesh | None
 
     def __call__(self, key: Array) -> tuple[PopulationState, PopulationMetrics]:
-        """Train for `config.total_steps` per member; metrics have a leading axis `[num_evals]`."""
-        return jax.lax.scan(
-            lambda state, _: self.round(state), self.init(key), length=self.train.config.num_evals
-        )
+        """Train for `config.total_steps` per member; metrics have a leading axis `[num_evals]`.
+
+        Called plainly it is one program, compiled once for each population; within `jit` it is part of that one.
+        """
+        alive = weakref.ref(self)  # traced only while `self` is held here
+
+        def program(key: Array) -> tuple[PopulationState, PopulationMetrics]:
+            population = alive()
+            assert population is not None
+            length = population.train.config.num_evals
+            state = population.init(key)
+            trained: tuple[PopulationState, PopulationMetrics] = jax.lax.scan(
+                lambda state, _: population.round(state), state, length=length
+            )
+            return trained
+
+        kept = keep_program(self, "population", lambda: jax.jit(program))
+        result: tuple[PopulationState, PopulationMetrics] = kept(as_key(key))
+        return result
 
     def init(self, key: Array) -> PopulationState:
         """Members with hyperparameters drawn from the space, and no scores yet."""
-        draw_key, member_key, key = jax.random.split(key, 3)
+        draw_key, member_key, key = jax.random.split(as_key(key), 3)
         settings = sample(draw_key, self.num_members, self.base, **self.space)
         keys = jax.random.split(member_key, self.num_members)
         members = over_members(self.train.init, self.mesh)(keys, settings)
@@ -275,12 +359,20 @@ def make_population(
     train: Train,
     space: Mapping[str, Distribution],
     *,
-    num_members: int,
+    num_members: SupportsIndex,
     base: Hyperparameters | None = None,
     fraction: float = 0.25,
     mesh: Mesh | None = None,
 ) -> Population:
     """Bind population-based training: after each evaluation the worst members become perturbed copies of the best.
+
+    Only what changes learning from now on can evolve. What changes the meaning of what was learned is refused:
+    v_min and v_max (they rescale a learned Q), reward_scale (Q was learned in other units), min_std (it is part of
+    the policy) and variance_floor (it is part of the networks' inputs). The discount may: the old Q is then a wrong
+    guess, but one in the right unit, which the next targets correct. Search for the others with `sweep`.
+
+    Keys of the kinds `rbg` and `unsafe_rbg` draw the numbers of all members from the first one's key, as in
+    `sweep`: the numbers of a member depend on who is beside it.
 
     Args:
         train: from `make_train`; evaluations happen `config.num_evals` times.
@@ -295,8 +387,8 @@ def make_population(
         A callable with the methods `init` and `round`; see `Population`. All are pure and can be jitted.
 
     Raises:
-        ValueError: for an unknown name, one that only acts at the start, a bound out of range, fewer than two
-            members, or a fraction outside (0, 0.5].
+        ValueError: for an empty space, an unknown name, one that cannot evolve, a bound out of range, fewer than
+            two members, or a fraction outside (0, 0.5].
 
     >>> from reppo_fx import Config, Hyperparameters, log_uniform, make_train
     >>> from reppo_fx.envs import probes
@@ -309,22 +401,33 @@ def make_population(
     ((3, 4), Array([0, 1, 2, 3], dtype=int32))
     """
     base = Hyperparameters() if base is None else base
+    _check_space(space, base)
+    count, share = as_count("num_members", num_members), _check_fraction(fraction)
+    if count < 2:
+        raise ValueError(f"num_members is {count}; a population has at least 2.")
+    require_even("num_members", count, mesh)
+    return Population(train, dict(space), count, base, share, mesh)
+
+
+def _check_space(space: Mapping[str, Distribution], base: Hyperparameters) -> None:
+    """Raise a sentence unless every name may evolve, within bounds that are in range."""
+    if not space:
+        raise ValueError("space is empty; name at least one hyperparameter that may evolve.")
     check_distributions(space, base)
     for name, distribution in space.items():
-        if name in ONLY_AT_THE_START:
+        if name not in MAY_EVOLVE:
+            why = FIXED_IN_A_RUN.get(name, "it is not known to leave what was learned as it is")
             raise ValueError(
-                f"{name} only acts at the start of a run, so it cannot evolve; leave it out."
+                f"{name} cannot evolve: {why}. Those that can: {', '.join(MAY_EVOLVE)}."
             )
         if not isinstance(distribution, Distribution):
             raise ValueError(
                 f"{name} is {distribution!r}; it must be log_uniform, uniform or choice."
             )
-    if num_members < 2:
-        raise ValueError(f"num_members is {num_members}; a population has at least 2.")
-    if not 0 < fraction <= 0.5:
+
+
+def _check_fraction(fraction: object) -> float:
+    share = as_number("fraction", fraction)
+    if not 0 < share <= 0.5:
         raise ValueError(f"fraction is {fraction}; it must be in (0, 0.5].")
-    if mesh is not None and num_members % mesh.size:
-        raise ValueError(
-            f"num_members is {num_members}; the {mesh.size} devices must divide it evenly."
-        )
-    return Population(train, dict(space), num_members, base, fraction, mesh)
+    return share

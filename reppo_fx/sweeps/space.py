@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, ScalarLike
 
 from .._errors import unknown_name
+from .._keys import as_key
+from .._ranges import ORDERED, as_count, as_number, check_ranges
 from ..settings import Hyperparameters, check_hyperparameters
 
 PERTURBATION = 1.25
@@ -75,60 +77,64 @@ class Choice(NamedTuple):
 Distribution = LogUniform | Uniform | Choice
 
 
-def log_uniform(low: float, high: float) -> LogUniform:
+def log_uniform(low: ScalarLike, high: ScalarLike) -> LogUniform:
     """A distribution for `sample`: uniform in the logarithm on `[low, high]`.
 
     Raises:
-        ValueError: unless `0 < low < high`, both finite.
+        ValueError: unless `0 < low < high`, both finite numbers.
 
     >>> log_uniform(1e-4, 1e-2)
     LogUniform(low=0.0001, high=0.01)
     """
-    if not (0 < low < high and math.isfinite(high)):
+    bounds = _bounds("log_uniform", low, high)
+    if not (0 < bounds[0] < bounds[1] and math.isfinite(bounds[1])):
         raise ValueError(f"log_uniform got low {low} and high {high}; it needs 0 < low < high.")
-    return LogUniform(float(low), float(high))
+    return LogUniform(*bounds)
 
 
-def uniform(low: float, high: float) -> Uniform:
+def uniform(low: ScalarLike, high: ScalarLike) -> Uniform:
     """A distribution for `sample`: uniform on `[low, high]`.
 
     Raises:
-        ValueError: unless `low < high`, both finite.
+        ValueError: unless `low < high`, both finite numbers, and their difference too.
 
     >>> uniform(0.9, 0.99)
     Uniform(low=0.9, high=0.99)
     """
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"uniform got low {low} and high {high}; it needs low < high.")
-    return Uniform(float(low), float(high))
+    bounds = _bounds("uniform", low, high)
+    width = bounds[1] - bounds[0]
+    if not (width > 0 and width <= float(np.finfo(jnp.result_type(float)).max)):
+        raise ValueError(
+            f"uniform got low {low} and high {high}; it needs low < high and a finite difference."
+        )
+    return Uniform(*bounds)
 
 
-def choice(options: Sequence[float]) -> Choice:
+def choice(options: Iterable[ScalarLike]) -> Choice:
     """A distribution for `sample`: one of the options, all equally likely.
 
     Raises:
-        ValueError: for an empty list.
+        ValueError: for an empty list, what is no number, or the same option twice.
 
     >>> choice([0.5, 1.0])
     Choice(options=(0.5, 1.0))
     """
-    if not len(options):
-        raise ValueError("choice got no options; it needs at least one.")
-    return Choice(tuple(float(option) for option in options))
+    return Choice(_list_values("choice", options))
 
 
-def grid(base: Hyperparameters | None = None, **values: Sequence[float]) -> Hyperparameters:
+def grid(base: Hyperparameters | None = None, **values: Iterable[ScalarLike]) -> Hyperparameters:
     """Cross product of the given values; the last name varies fastest.
 
     Args:
-        base: values of everything else; the defaults if none.
-        **values: for each hyperparameter, the values it takes.
+        base: values of everything else, single numbers; the defaults if none.
+        **values: for each hyperparameter, the values it takes, all different.
 
     Returns:
         `Hyperparameters` with leaves `[settings]`.
 
     Raises:
-        ValueError: for an unknown name (with the nearest ones), an empty list, or a value out of range.
+        ValueError: for an unknown name (with the nearest ones), an empty list, the same value twice, a value out
+            of range, or a combination that cannot be (`v_min ≥ v_max`).
 
     >>> settings = grid(learning_rate=[1e-4, 3e-4, 1e-3], kl_target=[0.05, 0.1])
     >>> settings.learning_rate.shape, settings.discount.shape
@@ -136,76 +142,156 @@ def grid(base: Hyperparameters | None = None, **values: Sequence[float]) -> Hype
     """
     base = Hyperparameters() if base is None else base
     _check_names(values)
-    for name, options in values.items():
-        if not len(options):
-            raise ValueError(f"{name} has no values; a grid needs at least one of each.")
-    members = [
-        base._replace(**dict(zip(values, combination, strict=True)))
-        for combination in itertools.product(*values.values())
-    ]
-    for member in members:
-        check_hyperparameters(member)
+    _check_base(base, values)
+    columns = {name: _list_values(name, options) for name, options in values.items()}
+    for name, options in columns.items():
+        for option in options:
+            check_ranges({name: option})
+    # Counted in Python numbers: a product may be larger than an int32.
+    grids = np.meshgrid(*columns.values(), indexing="ij")
+    count = math.prod(map(len, columns.values()))
+    product = dict(zip(columns, (leaf.ravel() for leaf in grids), strict=True))
     dtype = jnp.result_type(float)
-    return jax.tree.map(lambda *leaves: jnp.asarray(leaves, dtype), *members)
+    settings: Hyperparameters = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (count,)), base._replace(**product)
+    )
+    check_hyperparameters(settings)
+    return settings
 
 
 def sample(
     key: Array,
-    num: int,
+    num: SupportsIndex,
     base: Hyperparameters | None = None,
-    **distributions: Distribution | float,
+    **distributions: Distribution | ScalarLike,
 ) -> Hyperparameters:
     """Random search: independent draws of the given hyperparameters.
 
     Args:
-        key: a JAX random key. Each name has its own stream, so adding one leaves the draws of the others.
+        key: a random key, typed or raw. Each name has its own stream, so adding one leaves the draws of the others.
         num: how many settings.
-        base: values of everything else; the defaults if none.
+        base: values of everything else, single numbers or one for each setting; the defaults if none.
         **distributions: for each hyperparameter `log_uniform`, `uniform`, `choice`, or a number to fix it.
 
     Returns:
         `Hyperparameters` with leaves `[num]`.
 
     Raises:
-        ValueError: for an unknown name (with the nearest ones), a bound out of range, or `num < 1`.
+        ValueError: for an unknown name (with the nearest ones), a bound out of range, bounds that allow a
+            combination that cannot be (`v_min ≥ v_max`), or `num < 1`.
 
     >>> settings = sample(jax.random.key(0), 5, learning_rate=log_uniform(1e-4, 1e-2), discount=0.9)
     >>> settings.learning_rate.shape, print(settings.discount)
     [0.9 0.9 0.9 0.9 0.9]
     ((5,), None)
     """
-    if num < 1:
-        raise ValueError(f"num is {num}; at least 1 is needed.")
+    count, key = as_count("num", num), as_key(key)
     base = Hyperparameters() if base is None else base
-    check_distributions(distributions, base)
-    drawn: dict[str, Any] = {}
+    check_distributions(distributions, base, count)
+    drawn: dict[str, ArrayLike] = {}
     for name, distribution in distributions.items():
         if isinstance(distribution, Distribution):
             stream = jax.random.fold_in(key, Hyperparameters._fields.index(name))
-            drawn[name] = distribution.sample(stream, num)
+            drawn[name] = distribution.sample(stream, count)
         else:
             drawn[name] = distribution
     dtype = jnp.result_type(float)
-    return jax.tree.map(
-        lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (num,)), base._replace(**drawn)
+    settings: Hyperparameters = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (count,)), base._replace(**drawn)
     )
+    return settings
 
 
-def check_distributions(distributions: Mapping[str, Any], base: Hyperparameters) -> None:
-    """Raise a sentence unless every name is a hyperparameter and its ends are in that one's range."""
+def check_distributions(
+    distributions: Mapping[str, Distribution | ScalarLike],
+    base: Hyperparameters,
+    num: int | None = None,
+) -> None:
+    """Raise a sentence unless every draw would be in range, alone and together with the others.
+
+    Args:
+        distributions: for each name a distribution, or a number.
+        base: everything else.
+        num: length of the axis that leaves of `base` may have, if they may.
+    """
     _check_names(distributions)
-    for name, distribution in distributions.items():
-        ends = tuple(distribution) if isinstance(distribution, LogUniform | Uniform) else ()
-        ends = distribution.options if isinstance(distribution, Choice) else ends
-        for value in ends or (distribution,):
-            if not isinstance(value, int | float):
-                raise ValueError(
-                    f"{name} is {value!r}; it must be log_uniform, uniform, choice, or a number."
-                )
-            check_hyperparameters(base._replace(**{name: float(value)}))
+    _check_base(base, distributions, num)
+    ends = {name: _ends(name, value) for name, value in distributions.items()}
+    for name, values in ends.items():
+        for value in values:
+            check_ranges({name: value})
+    for low, high in ORDERED:
+        if low not in ends and high not in ends:
+            continue  # both from the base, which has been checked
+        first, second = (
+            ends[name] if name in ends else (getattr(base, name),) for name in (low, high)
+        )
+        try:
+            check_ranges({low: _most(first, np.max), high: _most(second, np.min)})
+        except ValueError as error:
+            given = " and ".join(
+                f"{name} {distributions.get(name, getattr(base, name))}" for name in (low, high)
+            )
+            raise ValueError(f"{given} cannot go together: {error}") from None
 
 
-def _check_names(names: Mapping[str, Any]) -> None:
+def _most(values: tuple[ScalarLike, ...], pick: np.ufunc | object) -> object:
+    """The largest or smallest value; a traced one is left as it is."""
+    if any(isinstance(value, jax.core.Tracer) for value in values):
+        return values[0]
+    return pick([np.asarray(value, np.float64) for value in values])  # type: ignore[operator]
+
+
+def _ends(name: str, value: object) -> tuple[float, ...]:
+    """The values at which a distribution can leave a range; bounds given without a constructor are checked too."""
+    if isinstance(value, LogUniform):
+        return tuple(log_uniform(*value))
+    if isinstance(value, Uniform):
+        return tuple(uniform(*value))
+    if isinstance(value, Choice):
+        return choice(value.options).options
+    if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+        raise ValueError(
+            f"{name} is {value!r}; it must be log_uniform, uniform, choice, or a number."
+        )
+    return (as_number(name, value),)
+
+
+def _bounds(name: str, low: object, high: object) -> tuple[float, float]:
+    return as_number(f"low of {name}", low), as_number(f"high of {name}", high)
+
+
+def _list_values(name: str, options: object) -> tuple[float, ...]:
+    """Plain numbers, in the given order, no two alike."""
+    if isinstance(options, str | bytes | Mapping) or not isinstance(options, Iterable):
+        raise ValueError(f"{name} is {options!r}; it must be a list of values, like [0.1, 0.2].")
+    if isinstance(options, np.ndarray | jax.Array) and options.ndim != 1:
+        raise ValueError(
+            f"{name} has shape {list(options.shape)}; it must be a list of values, like [0.1, 0.2]."
+        )
+    values = tuple(as_number(name, option) for option in options)
+    if not values:
+        raise ValueError(f"{name} has no values; at least one is needed.")
+    seen = np.asarray(values, jnp.result_type(float)).tolist()
+    for index, value in enumerate(seen):
+        if value in seen[:index]:
+            raise ValueError(f"{name} has {values[index]} twice; give every value once.")
+    return values
+
+
+def _check_base(base: Hyperparameters, given: Iterable[str], num: int | None = None) -> None:
+    """Raise a sentence unless what is left of the base is in range, single numbers or (if given) `[num]`."""
+    left = {name: leaf for name, leaf in base._asdict().items() if name not in set(given)}
+    check_ranges(left)
+    for name, leaf in left.items():
+        if jnp.shape(leaf) not in ((), (num,)):
+            allowed = "a single number" if num is None else f"a single number, or {num} of them"
+            raise ValueError(
+                f"{name} of base has shape {list(jnp.shape(leaf))}; it must be {allowed}."
+            )
+
+
+def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in Hyperparameters._fields:
             raise unknown_name("hyperparameter", name, Hyperparameters._fields)

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
+from .._keys import as_key
 from ..learner.learn import TrainingMetrics
 from ..learner.state import TrainState
-from ..settings import Hyperparameters
+from ..settings import Hyperparameters, check_hyperparameters
 from ..training.train import Metrics, Train
-from .members import compiler_mesh
+from .mesh import compiler_mesh, on_all, require_even, split_axis
 
 
 class Spread(NamedTuple):
@@ -40,12 +41,15 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     make the same calls. For many runs, lay members over devices instead (`sweep(..., mesh=mesh)`): they need no
     exchange.
 
+    `init` takes a random key of either style, and checks the hyperparameters. Keys of the kinds `rbg` and
+    `unsafe_rbg` may give other numbers on other numbers of devices.
+
     Args:
         train: from `make_train`.
         mesh: devices to use, across all of its axes.
 
     Returns:
-        `init`, `iteration` and `round`, jitted.
+        `init`, `iteration` and `round`, compiled.
 
     Raises:
         ValueError: if the devices do not divide the environments and the minibatch evenly.
@@ -62,15 +66,16 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     """
     config = train.config
     minibatch = config.steps_per_iteration // config.num_minibatches
-    for name, size in (("num_envs", config.num_envs), ("the minibatch", minibatch)):
-        if size % mesh.size:
-            raise ValueError(f"{name} is {size}; the {mesh.size} devices must divide it evenly.")
+    require_even("num_envs", config.num_envs, mesh)
+    require_even("the minibatch", minibatch, mesh)
     mesh = compiler_mesh(mesh)
-    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    whole = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, split_axis(mesh))
+    whole = on_all(mesh)
+
+    constrain: Callable[..., jax.Array] = jax.lax.with_sharding_constraint
 
     def place(rows: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(rows, split)
+        return constrain(rows, split)
 
     train = dataclasses.replace(train, place=lambda batch: jax.tree.map(place, batch))
     shape = jax.eval_shape(train.init, jax.random.key(0), Hyperparameters())
@@ -86,8 +91,15 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
+    start = jax.jit(train.init, out_shardings=shardings)
+
+    def init(key: Array, hyperparameters: Hyperparameters) -> TrainState:
+        check_hyperparameters(hyperparameters)  # within jit there would be no values to see
+        state: TrainState = start(as_key(key), hyperparameters)
+        return state
+
     return Spread(
-        init=jax.jit(train.init, out_shardings=shardings),
+        init=init,
         iteration=step(train.iteration),
         round=step(train.round),
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .._errors import require_extra
+from .._ranges import as_bytes, as_count
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
 from ..training.train import Metrics, Train
@@ -19,6 +24,7 @@ from .members import (
     available_memory,
     expose_keys,
     flatten_members,
+    keep_program,
     key_kinds,
     label_settings,
     lay_over,
@@ -29,6 +35,12 @@ from .members import (
     restore_keys,
     unflatten_members,
 )
+
+if TYPE_CHECKING:
+    import pandas
+
+Inputs = tuple[Array, Hyperparameters]
+Results = tuple[TrainState, Metrics]
 
 
 class Best(NamedTuple):
@@ -53,6 +65,22 @@ class Runs(NamedTuple):
     metrics: Metrics
     settings: Hyperparameters
 
+    def __repr__(self) -> str:
+        shape = np.shape(self.metrics.eval_return)
+        leaves = (*self.settings, self.metrics.eval_return)
+        if len(shape) != 3 or not all(map(_is_known, leaves)):
+            return f"Runs(eval_return: {list(shape)})"
+        swept = f"swept: {', '.join(self.swept)}" if self.swept else "nothing swept"
+        try:
+            best = self.best()
+        except ValueError:
+            found = "none has a finite return"
+        else:
+            values = self.labels[best.setting].items()
+            named = ", ".join(f"{name}={value:.4g}" for name, value in values) or "the only one"
+            found = f"best: setting {best.setting} ({named}) with a mean return of {best.score:.4g}"
+        return f"Runs({shape[0]} settings × {shape[1]} seeds, {shape[2]} evaluations; {swept}; {found})"
+
     @property
     def swept(self) -> tuple[str, ...]:
         """The names of the hyperparameters that differ between settings."""
@@ -64,8 +92,14 @@ class Runs(NamedTuple):
         """For each setting, the values of what is swept."""
         return label_settings(self.settings, self.swept)
 
-    def scores(self, last: int = 1) -> np.ndarray:
-        """`[settings, seeds]`: the mean return of the last evaluations that were made.
+    @property
+    def evaluations(self) -> np.ndarray:
+        """`[settings, seeds]`: how many evaluations were made; fewer where successive halving dropped a setting."""
+        made: np.ndarray = (np.asarray(self.metrics.env_steps) >= 0).sum(-1)
+        return made
+
+    def scores(self, last: SupportsIndex = 1) -> np.ndarray:
+        """`[settings, seeds]`: the mean return of the last evaluations that were made; not finite if one was not.
 
         Args:
             last: how many evaluations to average; more of them lessen the luck of a single one.
@@ -74,79 +108,145 @@ class Runs(NamedTuple):
             ValueError: unless `1 ≤ last ≤ num_evals`.
         """
         returns = np.asarray(self.metrics.eval_return)
-        if not 1 <= last <= returns.shape[-1]:
+        if not 1 <= last.__index__() <= returns.shape[-1]:
             raise ValueError(f"last is {last}; it must be between 1 and {returns.shape[-1]}.")
-        made = np.maximum(np.isfinite(returns).sum(-1), 1)
+        made = self.evaluations[..., None]
         position = np.arange(returns.shape[-1])
-        counted = (position < made[..., None]) & (position >= made[..., None] - last)
-        return np.where(counted, returns, 0.0).sum(-1) / counted.sum(-1)
+        counted = (position < made) & (position >= made - last)
+        return np.asarray(np.where(counted, returns, 0.0).sum(-1) / np.maximum(counted.sum(-1), 1))
 
-    def best(self, last: int = 1) -> Best:
-        """The setting with the highest mean score over seeds; settings that were not finite come last."""
-        scores = lowest_unless_finite(self.scores(last))
-        index = int(scores.mean(-1).argmax())
+    def best(self, last: SupportsIndex = 1) -> Best:
+        """The setting with the highest mean score over seeds, the first of them if several are equal.
+
+        Settings with a score that is not finite come last, before them those that were dropped earlier than others.
+
+        Raises:
+            ValueError: if no setting has finite scores.
+        """
+        scores = np.asarray(lowest_unless_finite(self.scores(last)))
+        means, made = scores.mean(-1), self.evaluations.min(-1)
+        if not np.isfinite(means).any():
+            raise ValueError(
+                "no setting has a finite return for all of its seeds; see metrics.eval_return."
+            )
+        made = np.where(np.isfinite(means), made, 0)
+        index = int(np.where(made == made.max(), means, -np.inf).argmax())
         setting = jax.tree.map(lambda leaf: float(leaf[index]), self.settings)
-        return Best(index, setting, float(scores[index].mean()), int(scores[index].argmax()))
+        return Best(index, setting, float(means[index]), int(scores[index].argmax()))
 
-    def to_dataframe(self) -> Any:
-        """One row per member and evaluation: setting, seed, what is swept, and every metric (needs pandas)."""
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row per member and evaluation: setting, seed, what is swept, and every metric (needs pandas).
+
+        Metrics with axes of their own get one column per entry: `name/0`, `name/1`, …
+        """
         try:
             import pandas
         except ImportError as error:
             raise require_extra("pandas", "dataframe") from error
         shape = np.shape(self.metrics.eval_return)
         setting, seed, _ = (index.ravel() for index in np.indices(shape))
-        columns: dict[str, Any] = {"setting": setting, "seed": seed}
+        columns: dict[str, np.ndarray] = {"setting": setting, "seed": seed}
         for name in self.swept:
             columns[name] = np.asarray(getattr(self.settings, name))[setting]
         for name, values in flatten_metrics(self.metrics).items():
-            columns[name] = np.asarray(values).ravel()
+            for place in np.ndindex(np.shape(values)[3:]):
+                column = "/".join([name, *map(str, place)])
+                columns[column] = np.asarray(values)[(..., *place)].ravel()
         return pandas.DataFrame(columns)
 
 
-def flatten_metrics(metrics: Metrics) -> dict[str, Any]:
-    """All metrics by their own names, without nesting."""
-    top = {name: leaf for name, leaf in metrics._asdict().items() if name != "training"}
-    training = metrics.training._asdict()
-    return {**top, **training.pop("learner")._asdict(), **training}
+def _is_known(leaf: object) -> bool:
+    """Whether a leaf has values: neither traced nor only a shape."""
+    return isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, jax.core.Tracer)
+
+
+def flatten_metrics(metrics: PyTree) -> dict[str, Any]:
+    """All metrics by their own names, without nesting, in their order.
+
+    Fields of NamedTuples within NamedTuples go by their own name alone, or by their path where two have the
+    same. What is in a mapping or a sequence always goes by its path, from the field that holds it.
+
+    Raises:
+        ValueError: if two metrics get the same name.
+
+    >>> flatten_metrics({"success": 1.0, "reward": {"alive": 2.0}})
+    {'success': 1.0, 'reward/alive': 2.0}
+    """
+    found = list(_walk_metrics(metrics, (), 0))
+    short = Counter("/".join(path[inner:]) for path, inner, _ in found)
+    flat: dict[str, Any] = {}
+    for path, inner, leaf in found:
+        name = "/".join(path[inner:])
+        name = name if short[name] == 1 else "/".join(path)
+        if name in flat:
+            raise ValueError(f"two metrics are named {name!r}; rename one of them.")
+        flat[name] = leaf
+    return flat
+
+
+def _walk_metrics(
+    node: PyTree, path: tuple[str, ...], inner: int, plain: bool = True
+) -> Iterator[tuple[tuple[str, ...], int, ArrayLike]]:
+    """Each leaf with its path, and where in that its short name begins; `plain` until a mapping is entered."""
+    items: Mapping[str, PyTree]
+    fields = hasattr(node, "_asdict")
+    if fields:
+        items = node._asdict()
+    elif isinstance(node, Mapping):
+        items = {str(key): value for key, value in node.items()}
+    elif isinstance(node, tuple | list):
+        items = {str(index): value for index, value in enumerate(node)}
+    else:
+        if node is not None:
+            yield path, inner, node
+        return
+    plain = plain and fields
+    for name, value in items.items():
+        yield from _walk_metrics(value, (*path, name), len(path) if plain else inner, plain)
 
 
 def sweep(
     train: Train,
     settings: Hyperparameters,
     *,
-    num_seeds: int,
+    num_seeds: SupportsIndex,
     key: Array,
-    members_per_chunk: int | None = None,
-    memory_limit: int | None = None,
+    members_per_chunk: SupportsIndex | None = None,
+    memory_limit: float | int | None = None,
     mesh: Mesh | None = None,
 ) -> Runs:
     """Train every setting with every seed, in one program.
 
     All settings share the same `num_seeds` keys, so that seed `j` starts alike under each of them. Member
     `[i, j]` is what `train(jax.random.split(key, num_seeds)[j], settings[i])` gives alone, up to the rounding
-    of batched matrix products.
+    of batched matrix products; a single member is exactly that.
+
+    That holds for keys of jax's default kind, threefry. Under `vmap` the kinds `rbg` and `unsafe_rbg` draw the
+    numbers of all members from the first one's key (see the docs of `jax.random`): members are independent, but
+    seed `j` does not start alike under each setting, and numbers change with the chunks.
 
     Members that do not fit into memory together are trained in equal chunks, one after the other, by the same
     compiled program; an uneven rest is padded, and the padding dropped. How much a member takes is read from
     the compiled program. With several chunks, or several processes, results are NumPy arrays on the host.
+    The program is kept while `train` lives: another call with as many members does not compile again.
 
     Args:
         train: from `make_train`.
         settings: leaves `[settings]`, e.g. from `grid` or `sample`.
         num_seeds: runs per setting.
-        key: split into one per seed.
+        key: a random key of either style (typed, or raw of the default kind); split into one per seed.
         members_per_chunk: members trained at a time, over all devices; by memory if not given.
         memory_limit: bytes to use on each device; what is available if not given.
         mesh: devices to lay the members over. It may span processes: all of them must make the same call, and
             all of them get the whole result.
 
     Returns:
-        Final states and metrics with the axes `[settings, seeds]` in front.
+        Final states and metrics with the axes `[settings, seeds]` in front. Their keys are typed ones.
 
     Raises:
-        ValueError: if the leaves of `settings` do not share one axis, `num_seeds < 1`, `members_per_chunk < 1`,
-            or a single member does not fit.
+        ValueError: if a setting is out of range, the leaves of `settings` do not share one axis, a number of
+            something is below 1, `key` is no random key, a single member does not fit, or the call is itself
+            within `jit` or `vmap`.
 
     >>> from reppo_fx import Config, Hyperparameters, grid, make_train
     >>> from reppo_fx.envs import probes
@@ -159,12 +259,18 @@ def sweep(
     """
     keys, members = flatten_members(settings, num_seeds, key)
     inputs = jax.random.key_data(keys), members
-    program, size = _compile(train, key, inputs, members_per_chunk, memory_limit, mesh)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
+        raise ValueError(
+            "sweep compiles programs of its own and cannot be part of one; call it outside jit and vmap, "
+            "or use jax.vmap(train)."
+        )
+    program = _program(train, jax.random.key_impl(keys), mesh)
+    compiled, size = _compile(program, inputs, members_per_chunk, memory_limit, mesh)
     whole = size >= len(keys) and jax.process_count() == 1
     chunks = []
     for start in range(0, len(keys), size):
         part = jax.tree.map(lambda leaf, start=start: leaf[start : start + size], inputs)
-        result = program(*_prepare(part, size, mesh))
+        result = compiled(*_prepare(part, size, mesh))
         kinds = key_kinds(result)
         result = result if whole else _to_host(result)
         kept = len(part[0])
@@ -174,54 +280,64 @@ def sweep(
     if not whole:
         chunks = [restore_keys(jax.tree.map(lambda *parts: np.concatenate(parts), *chunks), kinds)]
     state, metrics = unflatten_members(chunks[0], settings, num_seeds)
+    dtype = jnp.result_type(float)
+    settings = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), settings)
     return Runs(Stacked(state), metrics, settings)
 
 
-def _prepare(inputs: PyTree, size: int, mesh: Mesh | None) -> PyTree:
+def _program(train: Train, kind: object, mesh: Mesh | None) -> jax.stages.Wrapped:
+    """`train` over members, jitted once for each kind of keys and each mesh."""
+    alive = weakref.ref(train)
+
+    def train_member(key_data: Array, hyperparameters: Hyperparameters) -> Results:
+        # Plain numbers in: typed keys cannot be laid over processes. Only traced while `sweep` holds `train`.
+        function = alive()
+        assert function is not None
+        return function(jax.random.wrap_key_data(key_data, impl=kind), hyperparameters)
+
+    return keep_program(
+        train, ("sweep", kind, mesh), lambda: jax.jit(over_members(train_member, mesh))
+    )
+
+
+def _prepare(inputs: Inputs, size: int, mesh: Mesh | None) -> Inputs:
     """As many members as the program takes, where it takes them."""
     return lay_over(pad_members(inputs, size), mesh)
 
 
 def _compile(
-    train: Train,
-    key: Array,
-    inputs: tuple[Array, Hyperparameters],
-    members_per_chunk: int | None,
-    memory_limit: int | None,
+    program: jax.stages.Wrapped,
+    inputs: Inputs,
+    members_per_chunk: SupportsIndex | None,
+    memory_limit: float | int | None,
     mesh: Mesh | None,
 ) -> tuple[jax.stages.Compiled, int]:
-    """The program, and for how many members: all of them if they fit."""
-    if members_per_chunk is not None and members_per_chunk < 1:
-        raise ValueError(f"members_per_chunk is {members_per_chunk}; at least 1 is needed.")
-    impl = jax.random.key_impl(key)
+    """The program compiled, and for how many members: all of them if they fit."""
     devices = mesh.size if mesh is not None else 1
     total = len(inputs[0])
 
-    def train_member(key_data: Array, hyperparameters: Hyperparameters) -> PyTree:
-        # Plain numbers in: typed keys cannot be laid over processes.
-        return train(jax.random.wrap_key_data(key_data, impl=impl), hyperparameters)
-
-    program = jax.jit(over_members(train_member, mesh))
-
     def compile_for(members: int) -> tuple[jax.stages.Compiled, int]:
         size = -(-members // devices) * devices
+        # The same program for the same shapes is traced, lowered and compiled once: jax remembers all three.
         return program.lower(*_prepare(inputs, size, mesh)).compile(), size
 
-    compiled, size = compile_for(min(members_per_chunk or total, total))
     if members_per_chunk is not None:
-        return compiled, size
-    device = jax.local_devices()[0] if mesh is None else mesh.local_devices[0]
-    limit = available_memory(device) if memory_limit is None else memory_limit
-    memory = measure_memory(compiled, size // devices)
-    if memory.total <= limit:
-        return compiled, size
-    fit = limit // memory.per_member * devices
-    if fit < devices:
-        raise ValueError(
-            f"one member needs {memory.per_member:,} bytes and memory_limit is {limit:,}; "
-            "use a smaller num_envs, num_steps or width."
-        )
-    return compile_for(-(-total // -(-total // fit)))
+        return compile_for(min(as_count("members_per_chunk", members_per_chunk), total))
+    if memory_limit is None:
+        local = [jax.local_devices()[0]] if mesh is None else list(mesh.local_devices)
+        limit = available_memory(local[0], len(local))
+    else:
+        limit = as_bytes("memory_limit", memory_limit)
+    compiled, size = compile_for(total)
+    while (memory := measure_memory(compiled, size // devices)).total > limit:
+        fit = min(limit // memory.per_member, size // devices - 1) * devices
+        if fit < devices:
+            raise ValueError(
+                f"one member needs {memory.per_member:,} bytes and memory_limit is {limit:,}; "
+                "use a smaller num_envs, num_steps or width."
+            )
+        compiled, size = compile_for(-(-total // -(-total // fit)))
+    return compiled, size
 
 
 def _to_host(tree: PyTree) -> PyTree:

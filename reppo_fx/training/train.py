@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._errors import ReppoWarning
+from .._keys import as_key
 from ..envs import Environment, conform, select_part, training_environment
 from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
 from ..learner.distributions import Distribution, tanh_normal
@@ -102,10 +103,10 @@ class Train(Method):
         return jax.lax.scan(self.round, state, jnp.asarray(counts, jnp.int32))
 
     def init(self, key: Array, hyperparameters: Hyperparameters | None = None) -> TrainState:
-        """Fresh networks, environments and statistics."""
+        """Fresh networks, environments and statistics; the key may be of either style and any kind."""
         hp = Hyperparameters() if hyperparameters is None else hyperparameters
         check_hyperparameters(hp)
-        return init_state(key, self, self.training_env, hp)
+        return init_state(as_key(key), self, self.training_env, hp)
 
     def iteration(self, state: TrainState) -> tuple[TrainState, TrainingMetrics]:
         """One rollout and its update."""

@@ -7,14 +7,16 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.sweeps.population import halving_schedule, keep_best
+from reppo_fx.sweeps.population import FIXED_IN_A_RUN, MAY_EVOLVE, halving_schedule, keep_best
 
-from ..sizes import HP, leaves_close, tiny
+from ..sizes import HP, TINY, leaves_close, tiny
+from .compilations import compiled_programs
 
 KEY = jax.random.key(0)
 # Whoever learns from the negated reward gets worse at the task: only positive scales can be best.
 SCALES = [-1.0, -0.5, -0.1, 1.0]
-SPACE = {"reward_scale": rx.uniform(-1.0, 1.0)}
+# Most of these hardly learn within the run.
+SPACE = {"learning_rate": rx.log_uniform(1e-7, 1e-2)}
 LEARNS = tiny(
     total_steps=32 * 8 * 8,
     num_envs=32,
@@ -92,33 +94,33 @@ def evolved(train):
 
 def test_population_moves_to_the_setting_that_learns(evolved):
     state, history = evolved
-    start, end = (np.asarray(history.hyperparameters.reward_scale)[i] for i in (0, -1))
-    assert (start < 0).sum() >= 4
-    assert (end > 0).sum() >= 10
+    start, end = (np.asarray(history.hyperparameters.learning_rate)[i] for i in (0, -1))
+    assert (start < 1e-4).sum() >= 4
+    assert (end < 1e-4).sum() < (start < 1e-4).sum()
+    assert np.median(end) > 1.5 * np.median(start)
     assert np.median(state.scores) > 0.9
 
 
 def test_history_says_who_came_from_whom(evolved):
     _, history = evolved
-    scales = np.asarray(history.hyperparameters.reward_scale)
+    rates = np.asarray(history.hyperparameters.learning_rate)
     parents = np.asarray(history.parents)
     returns = np.asarray(history.metrics.eval_return)
-    assert parents.shape == scales.shape == returns.shape == (8, 12)
+    assert parents.shape == rates.shape == returns.shape == (8, 12)
     assert parents[0].tolist() == list(range(12))
     copied = 0
     for now in range(1, 8):
         for member, parent in enumerate(parents[now]):
             if member == parent:
-                assert scales[now, member] == scales[now - 1, member]
+                assert rates[now, member] == rates[now - 1, member]
                 continue
             copied += 1
             assert returns[now - 1, parent] > returns[now - 1, member]
-            moved = scales[now, member] - scales[now - 1, parent]
-            at_bound = abs(scales[now, member]) == 1.0
-            assert at_bound or np.isclose(abs(moved), 0.2, atol=1e-5)
+            moved = rates[now, member] / rates[now - 1, parent]
+            at_bound = np.isclose(rates[now, member], (1e-7, 1e-2), rtol=1e-4, atol=0).any()
+            assert at_bound or np.isclose(moved, (0.8, 1.25), rtol=1e-4).any()
         assert (parents[now] != np.arange(12)).sum() <= 3
     assert copied >= 5
-    assert np.abs(scales).max() <= 1.0
 
 
 def test_a_copy_takes_what_is_learned_and_keeps_its_own_world(train):
@@ -140,6 +142,22 @@ def test_a_copy_takes_what_is_learned_and_keeps_its_own_world(train):
     [
         ({"space": {"learning_rat": rx.uniform(0.1, 0.2)}}, "unknown hyperparameter"),
         ({"space": {"initial_temperature": rx.uniform(0.1, 0.2)}}, "only acts at the start"),
+        (
+            {"space": {"v_max": rx.uniform(50.0, 90.0)}},
+            "v_max cannot evolve: .*rescale a learned Q",
+        ),
+        (
+            {"space": {"v_min": rx.uniform(-9.0, -1.0)}},
+            "v_min cannot evolve: .*rescale a learned Q",
+        ),
+        ({"space": {"reward_scale": rx.uniform(0.5, 2.0)}}, "reward_scale cannot evolve: Q and"),
+        (
+            {"space": {"min_std": rx.uniform(0.05, 0.1)}},
+            "min_std cannot evolve: it is part of the p",
+        ),
+        ({"space": {"variance_floor": rx.uniform(0.1, 0.2)}}, "variance_floor cannot evolve"),
+        ({"space": {"discount": rx.uniform(0.9, 1.1)}}, "discount is 1.1"),
+        ({"space": {}}, "space is empty"),
         ({"num_members": 1}, "num_members is 1"),
         ({"fraction": 0.7}, "fraction is 0.7"),
     ],
@@ -147,3 +165,49 @@ def test_a_copy_takes_what_is_learned_and_keeps_its_own_world(train):
 def test_population_names_what_is_wrong(train, changes, message):
     with pytest.raises(ValueError, match=message):
         rx.make_population(train, **{"space": SPACE, "num_members": 4, **changes})
+
+
+def test_every_hyperparameter_is_said_to_evolve_or_why_not(train):
+    assert sorted((*MAY_EVOLVE, *FIXED_IN_A_RUN)) == sorted(rx.Hyperparameters._fields)
+    rx.make_population(train, {name: rx.uniform(0.1, 0.2) for name in MAY_EVOLVE}, num_members=4)
+
+
+def test_a_copy_is_checked_like_a_population(train):
+    states = jax.vmap(train.init)(jax.random.split(KEY, 2), rx.sample(KEY, 2, HP))
+    with pytest.raises(ValueError, match="v_max cannot evolve"):
+        rx.exploit_and_explore(KEY, states, jnp.arange(2.0), {"v_max": rx.uniform(1.0, 2.0)})
+    with pytest.raises(ValueError, match="fraction is 0.6"):
+        rx.exploit_and_explore(KEY, states, jnp.arange(2.0), SPACE, 0.6)
+    with pytest.raises(ValueError, match="scores has 3 entries, but members have the axes .2."):
+        rx.exploit_and_explore(KEY, states, jnp.arange(3.0), SPACE)
+
+
+def test_a_copy_inherits_when_its_parent_diverged(train):
+    states = jax.vmap(train.init)(jax.random.split(KEY, 2), rx.sample(KEY, 2, HP))
+    states = states._replace(diverged_at=jnp.array([64, -1]))
+    copied, _ = rx.exploit_and_explore(KEY, states, jnp.array([1.0, 0.0]), SPACE)
+    assert copied.diverged_at.tolist() == [64, 64]
+
+
+def test_no_score_that_is_finite_copies_nothing(train):
+    states = jax.vmap(train.init)(jax.random.split(KEY, 4), rx.sample(KEY, 4, HP))
+    for scores in ([jnp.nan] * 4, [2.0] * 4, [jnp.inf, jnp.nan, -jnp.inf, jnp.nan]):
+        _, parents = rx.exploit_and_explore(KEY, states, jnp.array(scores), SPACE, 0.5)
+        assert parents.tolist() == [0, 1, 2, 3]
+
+
+def test_plain_calls_compile_once():
+    train = rx.make_train(probes.match_observation(), TINY)
+    settings = rx.grid(HP, discount=[0.5, 0.9])
+    population = rx.make_population(train, SPACE, num_members=2, base=HP)
+    for call in (
+        lambda key: rx.successive_halving(
+            train, settings, num_seeds=1, key=key, rungs=1, freed="stop"
+        ),
+        population,
+    ):
+        call(KEY)
+        with compiled_programs() as names:
+            call(jax.random.PRNGKey(1))
+        assert "jit(program)" not in names
+        assert len(names) == 0

@@ -76,7 +76,7 @@ def test_a_number_fixes_a_hyperparameter():
     [
         (lambda: rx.log_uniform(0.0, 1.0), "low 0.0 and high 1.0; it needs 0 < low < high"),
         (lambda: rx.uniform(1.0, 1.0), "low 1.0 and high 1.0; it needs low < high"),
-        (lambda: rx.choice([]), "choice got no options"),
+        (lambda: rx.choice([]), "choice has no values"),
         (lambda: rx.sample(KEY, 0), "num is 0"),
         (
             lambda: rx.sample(KEY, 2, discont=0.9),
@@ -109,3 +109,95 @@ def test_moves_stay_inside_the_bounds_and_go_both_ways():
         assert {round(float(x), 6) for x in moved} == neighbours
     low = rx.log_uniform(1e-3, 1e-1).perturb(KEY, jnp.full(50, 1e-3))
     np.testing.assert_allclose(np.unique(low), [1e-3, 1.25e-3], rtol=1e-5)
+
+
+NUMBERS = [float, np.float64, np.float32, jnp.float32, np.array]
+
+
+@pytest.mark.parametrize("make", NUMBERS)
+def test_bounds_of_any_number_type(make, unchecked_annotations):
+    assert rx.uniform(make(0.5), make(1.0)) == rx.uniform(0.5, 1.0)
+    assert rx.log_uniform(make(0.5), make(1.0)) == rx.log_uniform(0.5, 1.0)
+    assert rx.choice([make(0.5), make(1.0)]) == rx.choice(jnp.array([0.5, 1.0]))
+    assert rx.grid(discount=[make(0.5)]).discount.tolist() == [0.5]
+    assert rx.sample(KEY, 2, discount=make(0.5)).discount.tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match="discount is 2.0"):
+        rx.grid(discount=[make(2.0)])
+    with pytest.raises(ValueError, match="discount is 2.0"):
+        rx.sample(KEY, 2, discount=make(2.0))
+
+
+@pytest.mark.parametrize(
+    ("distributions", "message"),
+    [
+        (
+            {"v_min": rx.uniform(-10.0, 50.0), "v_max": rx.uniform(20.0, 100.0)},
+            "v_min Uniform.*v_max Uni",
+        ),
+        (
+            {"v_min": rx.choice([0.0, 30.0]), "v_max": rx.log_uniform(30.0, 99.0)},
+            "v_min is 30.0 and v_max",
+        ),
+        ({"v_min": rx.uniform(-10.0, 200.0)}, "v_max 150.0 cannot go together"),
+        ({"v_min": 0.0, "v_max": rx.uniform(-1.0, 1.0)}, "v_min is 0.0 and v_max is -1.0"),
+        ({"v_min": 5.0, "v_max": 5.0}, "v_min must be below v_max"),
+    ],
+)
+def test_no_draw_can_have_its_ends_the_wrong_way_round(distributions, message):
+    with pytest.raises(ValueError, match=message):
+        rx.sample(KEY, 2, **distributions)
+
+
+def test_ends_that_can_go_together_are_drawn():
+    drawn = rx.sample(KEY, 50, v_min=rx.uniform(200.0, 300.0), v_max=rx.uniform(301.0, 400.0))
+    assert (drawn.v_min < drawn.v_max).all()
+    base = rx.sample(KEY, 3, v_min=rx.uniform(-2.0, -1.0))
+    assert rx.sample(KEY, 3, base, discount=0.5).v_min.tolist() == base.v_min.tolist()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: rx.grid(v_min=[0.0, 50.0], v_max=[20.0, 100.0]),
+            r"v_min\[2\] is 50.0 and v_max\[2\] is",
+        ),
+        (lambda: rx.grid(discount=0.9), "discount is 0.9; it must be a list of values"),
+        (lambda: rx.grid(discount="0.9"), "discount is '0.9'; it must be a list"),
+        (lambda: rx.grid(discount=["0.9"]), "discount is '0.9'; it must be a number"),
+        (lambda: rx.grid(discount=[True]), "discount is True; it must be a number"),
+        (lambda: rx.grid(discount=np.ones((1, 2))), r"discount has shape \[1, 2\]"),
+        (lambda: rx.grid(discount=[0.5, 0.9, 0.5]), "discount has 0.5 twice"),
+        (lambda: rx.grid(discount=[0.5, 0.5 + 1e-12]), "twice; give every value once"),
+        (
+            lambda: rx.grid(rx.sample(KEY, 2)),
+            r"learning_rate of base has shape \[2\]; it must be a single",
+        ),
+        (
+            lambda: rx.sample(KEY, 3, rx.sample(KEY, 2)),
+            r"of base has shape \[2\]; it must be a single number, or 3",
+        ),
+        (lambda: rx.grid(rx.Hyperparameters(discount=np.float32(2))), "discount is 2.0"),
+        (lambda: rx.choice([1.0, 2.0, 1]), "choice has 1.0 twice"),
+        (
+            lambda: (
+                rx.choice([1.0, np.nan]).options
+                and rx.sample(KEY, 2, kl_target=rx.choice([np.nan]))
+            ),
+            "kl_target is nan",
+        ),
+        (lambda: rx.uniform(-3e38, 3e38), "finite difference"),
+        (lambda: rx.uniform(np.nan, 1.0), "needs low < high"),
+        (lambda: rx.uniform(False, True), "low of uniform is False; it must be a number"),
+        (
+            lambda: rx.sample(KEY, 2, discount=rx.uniform(0.5, 1.0)._replace(low=2.0)),
+            "uniform got low 2.0",
+        ),
+        (lambda: rx.sample(KEY, True), "num is True; it must be a whole number"),
+        (lambda: rx.sample(0, 2), "key is 0; it must be a random key"),
+        (lambda: rx.sample(KEY, 2, discount=np.array([0.5, 0.9])), r"discount has shape \[2\]"),
+    ],
+)
+def test_what_cannot_be_tried_is_named(call, message, unchecked_annotations):
+    with pytest.raises(ValueError, match=message):
+        call()
