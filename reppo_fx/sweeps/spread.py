@@ -62,7 +62,7 @@ def spread_environments(train: Train, mesh: Mesh) -> Spread:
     >>> run = spread_environments(make_train(probes.constant_reward(), config), mesh)
     >>> state, metrics = run.round(run.init(jax.random.key(0), Hyperparameters()))
     >>> print(metrics.env_steps)
-    32
+    32.0
     """
     config = train.config
     minibatch = config.steps_per_iteration // config.num_minibatches

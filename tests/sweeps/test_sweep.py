@@ -155,7 +155,12 @@ def member_bytes(**changes):
 @pytest.mark.parametrize("width", [TINY.actor_width, 256])
 def test_a_member_holds_no_more_than_the_update_needs(width):
     """More rollout rows cost what a row of transition and batch costs; hidden layers and epochs cost nothing."""
-    sizes = {"num_envs": 256, "num_minibatches": 64, "total_steps": 1, "actor_width": width}
+    sizes = {
+        "num_envs": 256,
+        "num_minibatches": 64,
+        "total_steps": 4 * 256 * 128,
+        "actor_width": width,
+    }
     short, long = member_bytes(**sizes, num_steps=64), member_bytes(**sizes, num_steps=128)
     # observation, next observation, action, reward, two flags, target, mean, std, order; normalized copies
     # of the observations; next embedding; label.

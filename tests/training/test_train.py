@@ -122,8 +122,10 @@ def test_the_host_loop_stops_with_an_evaluation_of_what_it_has(train):
     keys = jax.random.split(jax.random.key(5), 2)
     settings = jax.tree.map(lambda leaf: jnp.full(2, leaf), HP)
     programs = compile_programs(train, keys, settings)
-    stop = iter([False, False, True] + [True] * 100)
-    seen = list(run_loop(train, programs, programs.init(keys, settings), lambda: next(stop)))
+    seen = []
+    loop = run_loop(train, programs, programs.init(keys, settings), lambda: len(seen) > 0)
+    for progress in loop:
+        seen.append(progress)
     assert seen[-1].metrics is not None
     assert seen[-1].env_steps == 32 < TINY.total_steps
 
