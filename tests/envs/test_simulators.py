@@ -104,7 +104,7 @@ def test_the_tasks_own_terms_are_its_metrics(rolled, cartpole):
     _, timesteps, _ = rolled
     own = {"upright", "centered", "small_control", "small_velocity"}
     terms = {f"reward/{name}" for name in (*own, "cart_in_bounds", "angle_in_bounds")}
-    assert set(timesteps.metrics) == {*terms, "nonfinite"}
+    assert set(timesteps.metrics) == {*terms, "nonfinite", "nonfinite_resets"}
     product = np.prod([timesteps.metrics[f"reward/{name}"] for name in sorted(own)], axis=0)
     np.testing.assert_allclose(timesteps.reward, product, rtol=1e-5)
     assert np.ptp(timesteps.metrics["reward/small_control"]) > 0.01
