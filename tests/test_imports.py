@@ -32,6 +32,7 @@ OPS_MAY_IMPORT = {"jax", "chex", "jaxtyping", "optax", *sys.stdlib_module_names}
 
 HEAVY = ["mujoco", "mujoco_playground", "brax", "orbax", "matplotlib", "rich", "tyro", "pandas"]
 HOST_MODULES = {"time", "datetime", "threading", "subprocess", "logging"}
+MAY_LOCK = {"envs/_replaced.py": {"threading"}}  # while a simulator's object is built or traced
 HOST_CALLS = {"print", "open", "input", "breakpoint"}
 HOST_ATTRIBUTES = {"io_callback", "pure_callback", "debug_callback", "debug", "host_callback"}
 
@@ -116,7 +117,8 @@ def test_ops_import_each_other_relatively_so_that_the_folder_can_be_renamed(path
 
 @pytest.mark.parametrize("path", of_parts("__init__", *BELOW_RUN), ids=str)
 def test_no_host_effect_below_run(path):
-    assert host_effects(SOURCES[path]) == []
+    found = {name for _, name in host_effects(SOURCES[path])}
+    assert found <= MAY_LOCK.get(str(path), set())
 
 
 @pytest.mark.parametrize(
