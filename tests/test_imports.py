@@ -34,6 +34,7 @@ OPS_MAY_IMPORT = {"jax", "chex", "jaxtyping", "optax", *sys.stdlib_module_names}
 
 HEAVY = ["mujoco", "mujoco_playground", "brax", "orbax", "matplotlib", "rich", "tyro", "pandas"]
 HOST_MODULES = {"time", "datetime", "threading", "subprocess", "logging"}
+MAY_LOCK = {"envs/_replaced.py": {"threading"}}  # while a simulator's object is built or traced
 HOST_CALLS = {"print", "open", "input", "breakpoint"}
 HOST_ATTRIBUTES = {"io_callback", "pure_callback", "debug_callback", "debug", "host_callback"}
 
@@ -128,7 +129,11 @@ ADAPTERS = {
 @pytest.mark.parametrize("path", of_parts("__init__", *BELOW_RUN), ids=str)
 def test_no_host_effect_below_run(path):
     found = {name for _, name in host_effects(SOURCES[path])}
+<<<<<<< HEAD
     assert found == ADAPTERS.get(path.as_posix(), set())
+=======
+    assert found <= MAY_LOCK.get(str(path), set())
+>>>>>>> h-sims
 
 
 @pytest.mark.parametrize(

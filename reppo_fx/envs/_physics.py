@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from ._replaced import replaced
 from .base import Environment, TimeStep
 
 Model = Any  # Playground's `mjx.Model`, Brax's `System`: a PyTree of arrays
 Physics = dict[str, Array]  # the entries of a model that differ between instances, by their path
 Randomizer = Callable[[Array], Model] | Callable[[Model, Array], tuple[Model, Any]]
-
-# Tracing puts one instance's model into the task object for a moment; two threads must not meet there.
-_SWAPPING = threading.RLock()
 
 
 class RandomizedState(NamedTuple):
@@ -58,7 +55,8 @@ def randomized(
         raise ValueError(f"randomize changes nothing in the model of {env.name}.")
 
     def own(physics: Physics) -> AbstractContextManager[None]:
-        return _swapped(bare, slot, _with_physics(model, physics))
+        # While it is traced. A copy of the task would not do: many keep bound methods of themselves.
+        return replaced(bare, slot, lambda _: _with_physics(model, physics))
 
     def start(key: Array, physics: Physics, age: Array) -> tuple[RandomizedState, PyTree[Array]]:
         with own(physics):
@@ -157,18 +155,3 @@ def _with_physics(model: Model, physics: Physics) -> Model:
         return physics.get(jax.tree_util.keystr(path, simple=True, separator="."), leaf)
 
     return jax.tree.map_with_path(choose, model)
-
-
-@contextmanager
-def _swapped(task: Any, slot: str, model: Model) -> Iterator[None]:
-    """The task with another model, while it is traced.
-
-    A copy of the task would not do: many keep bound methods of themselves in attributes.
-    """
-    with _SWAPPING:
-        own = getattr(task, slot)
-        setattr(task, slot, model)
-        try:
-            yield
-        finally:
-            setattr(task, slot, own)

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,28 @@ def test_a_task_that_needs_no_robot_clones_nothing(tmp_path, monkeypatch):
     playground = FakePlayground(tmp_path / "clone", OSError("no network"))
     assert _meshes.load_with_meshes(playground, "A task", lambda: "built") == "built"
     assert playground.clones == 0
+
+
+def test_threads_that_build_together_do_not_meet(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, **{HUMANOID: ["unitree_g1"]})
+    playground = FakePlayground(tmp_path / "clone", OSError("no network"))
+    began = threading.Event()
+
+    def build(seconds):
+        began.set()
+        time.sleep(seconds)
+        return playground.load("unitree_g1")
+
+    def start(seconds):
+        return _meshes.load_with_meshes(playground, "A task", lambda: build(seconds))
+
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(start, 0.1)
+        began.wait()
+        late = pool.submit(start, 0.3)  # begins while the first builds, and ends after it
+        first, second = early.result(), late.result()
+    assert first == second
+    assert tmp_path / "clone" == playground.MENAGERIE_PATH
 
 
 def test_other_errors_of_loading_are_its_own(tmp_path, monkeypatch):
