@@ -117,23 +117,14 @@ def test_ops_import_each_other_relatively_so_that_the_folder_can_be_renamed(path
     assert "reppo_fx" not in SOURCES[path]
 
 
-# What adapters have to do with a simulator's own effects, and nothing else may.
-ADAPTERS = {
-    "envs/_meshes.py": {"subprocess"},  # the error of the clone that Playground starts
-    "envs/_physics.py": {
-        "threading"
-    },  # a lock: a model is in the task object for a moment while it is traced
-}
+# A lock, for an attribute of a simulator is another one for a moment while it is traced; and nothing else.
+MAY_LOCK = {"envs/_replaced.py": {"threading"}}
 
 
 @pytest.mark.parametrize("path", of_parts("__init__", *BELOW_RUN), ids=str)
 def test_no_host_effect_below_run(path):
     found = {name for _, name in host_effects(SOURCES[path])}
-<<<<<<< HEAD
-    assert found == ADAPTERS.get(path.as_posix(), set())
-=======
-    assert found <= MAY_LOCK.get(str(path), set())
->>>>>>> h-sims
+    assert found == MAY_LOCK.get(path.as_posix(), set())
 
 
 @pytest.mark.parametrize(
