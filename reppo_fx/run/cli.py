@@ -82,6 +82,7 @@ class Plot:
     """Number of evaluations at the end that a run's score is the mean of."""
 
 
+@typing.runtime_checkable
 class Settings(Protocol):
     """What `train` and `sweep` are asked for; the classes are made while running."""
 

@@ -170,7 +170,7 @@ def best_first(returns: Returns) -> list[int]:
     return [int(index) for index in np.argsort(-means, kind="stable")]
 
 
-def count(number: float) -> str:
+def count(number: int | float) -> str:
     """`1234567` as `1.23M`; three digits at most, whatever the size.
 
     >>> count(950), count(12_345), count(1_234_567), count(999_999), count(5 * 10**12)

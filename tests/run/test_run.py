@@ -33,6 +33,14 @@ SIZES = {
     "discount": 0.9,
     "seeds": 2,
 }
+FILES = {
+    "config.json",
+    "metrics.csv",
+    "curve.png",
+    "policy.eqx",
+    "policy-best.eqx",
+    "checkpoints",
+}
 TINY = [text for name, value in SIZES.items() for text in (f"--{name}", str(value))]
 
 
@@ -47,13 +55,7 @@ def test_train_then_eval(probe_task, tmp_path, capsys):
     printed = capsys.readouterr().out
     pattern = r"probe: return [\d.-]+ \(± [\d.]+ over 2 seeds\) after 256 steps each, \d+ s in all"
     assert re.search(pattern, printed)
-    assert {p.name for p in out.iterdir()} == {
-        "config.json",
-        "metrics.csv",
-        "curve.png",
-        "policy.eqx",
-        "checkpoints",
-    }
+    assert {p.name for p in out.iterdir()} == FILES
 
     config = json.loads((out / "config.json").read_text())
     assert config["config"]["num_envs"] == 4
@@ -153,13 +155,7 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
     code = cli.main(["train", "probe", *TINY, "--total-steps", "25600", "--out", str(out)])
     assert code == 130
     assert "stopped at" in capsys.readouterr().out
-    assert {p.name for p in out.iterdir()} == {
-        "config.json",
-        "metrics.csv",
-        "curve.png",
-        "policy.eqx",
-        "checkpoints",
-    }
+    assert {p.name for p in out.iterdir()} == FILES
     assert [int(row["env_steps"]) for row in rows(out)] == [32, 32]
     assert signal.getsignal(signal.SIGINT) is before
 
