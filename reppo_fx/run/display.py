@@ -28,6 +28,7 @@ from ..sweeps.members import lowest_unless_finite
 from .plain import is_unicode, plain
 
 ROWS_SHOWN = 20
+MOST_COLUMNS = 100_000
 Returns = NDArray[np.floating[Any]]
 SUFFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -57,6 +58,15 @@ def plain_table(console: Console, headings: list[str], rows: list[list[str]]) ->
     for row in rows:
         table.add_row(*map(write, row))
     return table
+
+
+def print_table(console: Console, headings: list[str], rows: list[list[str]]) -> None:
+    """A table as wide as it is: a pipe has no width, and a label that is cut off hides which is which."""
+    table = plain_table(console, headings, rows)
+    options = console.options.update(width=MOST_COLUMNS)
+    for number, line in enumerate(console.render_lines(table, options, pad=False)):
+        text = "".join(segment.text for segment in line).rstrip()
+        print_line(console, text, style=None if number else "bold")
 
 
 class Display:

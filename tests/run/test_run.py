@@ -18,7 +18,6 @@ from rich.console import Console
 import reppo_fx as rx
 from reppo_fx.run import cli, load_policy, session
 from reppo_fx.run.display import Display
-from reppo_fx.run.table import metric_columns
 
 SIZES = {
     "total-steps": 256,
@@ -65,7 +64,9 @@ def test_train_then_eval(probe_task, tmp_path, capsys):
     assert config["device"]["backend"] == "cpu"
 
     table = rows(out)
-    assert list(table[0]) == metric_columns()
+    first = ["seed", "env_steps", "seconds", "eval_return", "eval_return_std", "eval_length"]
+    assert list(table[0])[: len(first)] == first
+    assert {"critic_loss", "temperature"} <= set(table[0])
     assert [(r["seed"], r["env_steps"]) for r in table[:3]] == [
         ("0", "64"),
         ("1", "64"),
@@ -155,7 +156,8 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
     code = cli.main(["train", "probe", *TINY, "--total-steps", "25600", "--out", str(out)])
     assert code == 130
     assert "stopped at" in capsys.readouterr().out
-    assert {p.name for p in out.iterdir()} == FILES
+    # No evaluation that was due has been made, so there is none to be the best.
+    assert {p.name for p in out.iterdir()} == FILES - {"policy-best.eqx"}
     assert [int(row["env_steps"]) for row in rows(out)] == [32, 32]
     assert signal.getsignal(signal.SIGINT) is before
 
