@@ -117,10 +117,6 @@ def test_ops_import_each_other_relatively_so_that_the_folder_can_be_renamed(path
     assert "reppo_fx" not in SOURCES[path]
 
 
-# A lock, for an attribute of a simulator is another one for a moment while it is traced; and nothing else.
-MAY_LOCK = {"envs/_replaced.py": {"threading"}}
-
-
 @pytest.mark.parametrize("path", of_parts("__init__", *BELOW_RUN), ids=str)
 def test_no_host_effect_below_run(path):
     found = {name for _, name in host_effects(SOURCES[path])}

@@ -1,9 +1,11 @@
-"""The README's Python snippets and the notebooks run as they stand, on a probe instead of the simulator and in
-small sizes."""
+"""The README's Python snippets and command lines and the notebooks run as they stand, on a probe instead of the
+simulator and in small sizes."""
 
 import dataclasses
 import json
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +14,7 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
+from reppo_fx.run import cli, session
 
 matplotlib.use("agg")
 README = Path(__file__).parents[1] / "README.md"
@@ -77,6 +80,94 @@ def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
     assert scope["history"].parents.shape == (7, 16)
     assert scope["runs"].metrics.eval_return.shape == (4, 8, 7)
     assert int(scope["init"](scope["jax"].random.key(0), rx.Hyperparameters()).iteration) == 0
+
+
+# The command lines.
+
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    for line in block.splitlines()
+    if line.partition("#")[0].strip()
+]
+INSTALL = "pip install uv && uv run "
+OTHERS = {
+    # This is what runs here.
+    "pip install uv && uv run pytest",
+    # Scripts of the reader's own; what they begin with runs in tests/sweeps/devices_worker.py.
+    "srun --nodes=4 --ntasks-per-node=1 python my_sweep.py",
+    "PROCESS=0 python my_sweep.py",
+    "PROCESS=1 python my_sweep.py",
+}
+OURS = [command.removeprefix(INSTALL) for command in COMMANDS if command not in OTHERS]
+TOY = {
+    "--total-steps": "64",
+    "--num-envs": "4",
+    "--num-steps": "8",
+    "--num-epochs": "1",
+    "--num-minibatches": "2",
+    "--num-evals": "2",
+    "--num-eval-envs": "2",
+    "--actor-width": "8",
+    "--critic-width": "8",
+}
+
+
+def toy(command):
+    """A command as arguments; a training that is not resumed in toy sizes, whatever it says itself."""
+    program, *arguments = shlex.split(command)
+    assert program == "reppo-fx", f"README shows {command!r}: run it here, or name it in OTHERS"
+    if arguments[0] in ("train", "sweep") and "--resume" not in arguments:
+        for flag, value in TOY.items():
+            if flag in arguments:
+                arguments[arguments.index(flag) + 1] = value
+            else:
+                arguments += [flag, value]
+    return arguments
+
+
+def test_readme_shows_every_command():
+    assert {toy(command)[0] for command in OURS} == {"train", "sweep", "eval", "plot"}
+    assert set(COMMANDS) >= OTHERS, "named in OTHERS, but not in README"
+
+
+def test_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
+    """As written, on a probe; each goes on with what those before it left."""
+    names = {*rx.envs.playground_names(), *rx.envs.brax_names()}
+    made = []
+
+    def make(name):
+        assert not names or name in names
+        made.append(name)
+        return probes.match_observation()._replace(episode_length=5)
+
+    monkeypatch.setattr(session, "make", make)
+    monkeypatch.setattr(cli, "make", make)
+    monkeypatch.chdir(tmp_path)
+    for command in OURS:
+        arguments = toy(command)
+        if arguments[0] == "plot":  # of other runs, which it finds by name
+            folders = {text.rpartition("=")[2] for text in arguments[1:] if "runs/" in text}
+            for folder in folders - {"runs/mine"}:
+                shutil.copytree("runs/mine", folder)
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+    assert {"CartpoleBalance", "hopper"} <= set(made)
+    assert (tmp_path / "plots" / "summary.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in OURS if toy(c)[0] in ("train", "sweep")])
+def test_command_trains_its_real_task(tmp_path, monkeypatch, capsys, command):
+    pytest.importorskip("brax")
+    pytest.importorskip("mujoco_playground")
+    if "--resume" in command:
+        pytest.skip("of a run that another one leaves")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(toy(command)) == 0, capsys.readouterr().err
+    assert "return " in capsys.readouterr().out
+
+
+# Notebooks and names.
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

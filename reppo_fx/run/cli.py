@@ -27,7 +27,7 @@ from ..settings import CHOICES, Config, Hyperparameters
 from ..training.evaluate import evaluate_policy
 from ..training.policy import Policy
 from ..training.presets import PRESETS, PURPOSES, preset
-from .display import count, make_console, plain_table, print_line
+from .display import count, make_console, print_line, print_table
 from .plain import plain, plain_streams, shell_word
 from .plan import Plan, label_text
 from .policies import load_policies
@@ -82,6 +82,7 @@ class Plot:
     """Number of evaluations at the end that a run's score is the mean of."""
 
 
+@typing.runtime_checkable
 class Settings(Protocol):
     """What `train` and `sweep` are asked for; the classes are made while running."""
 
@@ -225,8 +226,11 @@ def _parse_grid(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
     values: dict[str, tuple[float, ...]] = {}
     for text in texts:
         name, equals, numbers = text.partition("=")
+        name = name.replace("-", "_")
+        if name in values:
+            raise ValueError(f"grid names {name} twice; give all its values together.")
         try:
-            values[name.replace("-", "_")] = tuple(float(number) for number in numbers.split(","))
+            values[name] = tuple(float(number) for number in numbers.split(","))
         except ValueError:
             equals = ""
         if not equals:
@@ -261,7 +265,7 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
         result = run_to_folder(plan, arguments.out, console)
     else:
         result = resume_in_folder(arguments.resume, plan, console)
-    for line in summary(plan, result).splitlines():
+    for line in summary(plan, result, console.encoding).splitlines():
         print_line(console, line)
     return 0 if result.signal is None else 128 + result.signal
 
@@ -278,13 +282,18 @@ def _run_eval(arguments: Eval, console: Console) -> int:
 
     @jax.jit
     def evaluate(policies: Policy, key: Array) -> Array:
-        return jax.vmap(
-            lambda policy: (
-                evaluate_policy(
-                    env, policy, key, arguments.episodes, length, stochastic=arguments.stochastic
-                ).returns
-            )
-        )(policies)
+        def returns(policy: Policy) -> Array:
+            return evaluate_policy(
+                env,
+                policy,
+                key,
+                arguments.episodes,
+                length,
+                stochastic=arguments.stochastic,
+                limit=plan.config.observation_limit,
+            ).returns
+
+        return jax.vmap(returns)(policies)
 
     returns = jax.device_get(evaluate(policies, jax.random.key(arguments.seed)))
     means = returns.mean(1).reshape(-1, plan.num_seeds)
@@ -326,12 +335,12 @@ def _run_plot(arguments: Plot, console: Console) -> int:
         better = summary.improvement.text() if summary.improvement else ""
         steps = count(summary.steps) if math.isfinite(summary.steps) else "never"
         rows.append([label, summary.iqm.text(), summary.mean.text(), better, steps])
-    # As wide as it is: a pipe has no width, and cutting off a label would hide which is which.
-    table = plain_table(console, headings, rows)
-    console.print(table, width=max(console.width, console.measure(table).maximum), crop=False)
+    print_table(console, headings, rows)
     for note in notes(summaries):
         print_line(console, note)
-    print_line(console, f"Pictures and figures are in {shell_word(str(arguments.out))}/")
+    print_line(
+        console, f"Pictures and figures are in {shell_word(f'{arguments.out}/', console.encoding)}"
+    )
     return 0
 
 
@@ -421,14 +430,17 @@ def main(arguments: list[str] | None = None) -> int:
     with plain_streams(), _warnings_as_sentences():
         try:
             return _run(arguments, make_console())
+        except ModuleNotFoundError:
+            raise  # see __main__
         except (ValueError, ImportError) as error:
             return _fail(str(error), 2)
         except OSError as error:
             return _fail(_first_line(error), 2)
         except KeyboardInterrupt as error:
-            training = arguments[:1] and arguments[0] in TRAINING
-            otherwise = "interrupted at once; metrics.csv and the checkpoints have what was done"
-            return _fail(f"{error or (otherwise if training else 'interrupted')}.", INTERRUPTED)
+            otherwise = "interrupted"
+            if arguments[:1] and arguments[0] in TRAINING:
+                otherwise += " at once; metrics.csv and the checkpoints have what was done"
+            return _fail(f"{str(error) or otherwise}.", INTERRUPTED)
 
 
 def _fail(sentence: str, code: int) -> int:

@@ -28,6 +28,7 @@ from ..sweeps.members import lowest_unless_finite
 from .plain import is_unicode, plain
 
 ROWS_SHOWN = 20
+MOST_COLUMNS = 100_000
 Returns = NDArray[np.floating[Any]]
 SUFFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -57,6 +58,15 @@ def plain_table(console: Console, headings: list[str], rows: list[list[str]]) ->
     for row in rows:
         table.add_row(*map(write, row))
     return table
+
+
+def print_table(console: Console, headings: list[str], rows: list[list[str]]) -> None:
+    """A table as wide as it is: a pipe has no width, and a label that is cut off hides which is which."""
+    table = plain_table(console, headings, rows)
+    options = console.options.update(width=MOST_COLUMNS)
+    for number, line in enumerate(console.render_lines(table, options, pad=False)):
+        text = "".join(segment.text for segment in line).rstrip()
+        print_line(console, text, style=None if number else "bold")
 
 
 class Display:
@@ -170,7 +180,7 @@ def best_first(returns: Returns) -> list[int]:
     return [int(index) for index in np.argsort(-means, kind="stable")]
 
 
-def count(number: float) -> str:
+def count(number: int | float) -> str:
     """`1234567` as `1.23M`; three digits at most, whatever the size.
 
     >>> count(950), count(12_345), count(1_234_567), count(999_999), count(5 * 10**12)

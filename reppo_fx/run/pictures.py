@@ -24,6 +24,7 @@ Returns = NDArray[np.floating[Any]]
 
 LEGEND_ENTRIES = 12
 TICKS = 10
+LONGEST_TEXT = 60
 PROGRESS_POINTS = 101
 
 
@@ -196,7 +197,7 @@ def plot_comparison(
 
 
 def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """From 0 to 1, or as far as there are intervals, with some room where it is further."""
+    """From 0 to 1, or as far as there are intervals, with some room."""
     low = min(0.0, *(float(one.low) for one in estimates))
     high = max(0.0, *(float(one.high) for one in estimates))
     high = max(high, 1.0) if low == 0.0 else high
@@ -226,8 +227,14 @@ def _seeds(count: int) -> str:
 
 
 def _literal(text: str) -> str:
-    """A user's text as it is: no formula between dollars, nothing hidden for its first letter."""
-    text = text.encode("utf-8", "replace").decode().replace("$", r"\$")
+    """A user's text as it is: no formula between dollars, nothing hidden for its first letter.
+
+    In one line, and what leaves no room for a picture is cut out of its middle.
+    """
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    if len(text) > LONGEST_TEXT:
+        text = f"{text[: LONGEST_TEXT // 2]}…{text[-(LONGEST_TEXT // 2) :]}"
+    text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 

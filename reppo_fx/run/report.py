@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -95,12 +96,16 @@ def load_curves(runs: Iterable[str]) -> Curves:
     and label are taken together. Runs with returns that are not finite are named in a `ReppoWarning`.
 
     Raises:
-        ValueError: if a folder holds no run or no evaluation, or runs to be taken together were evaluated at
-            different steps.
+        ValueError: if a folder holds no run or no evaluation or is given twice, or runs to be taken together
+            were evaluated at different steps.
     """
     curves: Curves = {}
+    seen: set[tuple[str, Path]] = set()
     for text in runs:
         label, folder = split_label(text)
+        if (label, folder.resolve()) in seen:
+            raise ValueError(f"{folder} is given twice; its runs would count twice.")
+        seen.add((label, folder.resolve()))
         plan = Plan.from_json(read_config(folder))
         steps, returns = read_returns(folder / "metrics.csv", plan)
         if not len(steps):
@@ -118,13 +123,19 @@ def split_label(text: str) -> tuple[str, Path]:
     """`FOLDER` or `LABEL=FOLDER` as label (empty for none) and folder, either of which may hold more `=`.
 
     A text that is a folder is one; otherwise the shortest label that leaves a folder is taken.
+
+    Raises:
+        ValueError: if there is an `=`, and neither the text nor what follows one is a folder.
     """
-    if Path(text).is_dir() or "=" not in text:
+    if os.path.isdir(text) or "=" not in text:
         return "", Path(text)
-    splits = [(text[:at], Path(text[at + 1 :])) for at, letter in enumerate(text) if letter == "="]
-    return next(
-        (split for split in splits if str(split[1]) != "." and split[1].is_dir()), splits[0]
-    )
+    label, _, rest = text.partition("=")
+    while rest:
+        if os.path.isdir(rest):
+            return label, Path(rest)
+        more, equals, rest = rest.partition("=")
+        label = f"{label}={more}" if equals else label
+    raise ValueError(f"runs has {text!r}; neither that nor what follows a '=' in it is a folder.")
 
 
 def _warn_of_nonfinite(folder: Path, plan: Plan, returns: NDArray[np.floating[Any]]) -> None:

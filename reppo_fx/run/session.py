@@ -219,8 +219,8 @@ class _Session:
         return RunResult(self.folder, steps, returns, seconds, signal_)
 
 
-def summary(plan: Plan, result: RunResult) -> str:
-    """The line that a run ends with."""
+def summary(plan: Plan, result: RunResult, encoding: str = "utf-8") -> str:
+    """The line that a run ends with, for a stream of that encoding."""
     if not len(result.env_steps):
         return f"{plan.task}: stopped before the first evaluation; settings are in {result.folder}/"
     best = best_first(result.returns[-1])[0]
@@ -235,7 +235,9 @@ def summary(plan: Plan, result: RunResult) -> str:
     )
     command = "sweep" if plan.grid else "train"
     if result.signal is not None:
-        line += f"\nGo on with: reppo-fx {command} --resume {shell_word(str(result.folder))}"
+        line += (
+            f"\nGo on with: reppo-fx {command} --resume {shell_word(str(result.folder), encoding)}"
+        )
     return line
 
 

@@ -5,18 +5,21 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, trim_mean
 
 import reppo_fx as rx
+from reppo_fx._errors import ReppoWarning
 from reppo_fx.run import cli
+from reppo_fx.run.pictures import _limits
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import VERSION
-from reppo_fx.run.report import load_curves, summarize
+from reppo_fx.run.report import Curve, load_curves, notes, split_label, summarize
 from reppo_fx.run.scores import (
     Bootstrap,
     estimate,
     interquartile_mean,
     mean_score,
+    median_over_tasks,
     performance_profile,
     probability_of_improvement,
 )
@@ -81,9 +84,34 @@ def test_intervals_cover_the_truth():
     assert 85 <= covered <= 99
 
 
-def test_tasks_may_have_different_numbers_of_runs():
-    found = estimate({"a": [1.0], "b": [0.0, 0.0, 0.0]}, mean_score)
-    assert found.value == 0.5
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([np.zeros(6), np.ones(2)], 0.5),
+        ([np.ones(2), np.zeros(6)], 0.5),
+        ([np.zeros(5), np.ones(1), np.ones(1)], 7 / 9),  # 15 of which 9 are kept: 2 zeros, 7 ones
+        ([np.array([3.0])], 3.0),
+    ],
+)
+def test_tasks_weigh_equally_whatever_their_numbers_of_runs(scores, expected):
+    scores = [np.asarray(runs, float) for runs in scores]
+    by_task = {str(index): runs for index, runs in enumerate(scores)}
+    most = np.lcm.reduce([len(runs) for runs in scores])
+    repeated = np.concatenate([np.repeat(runs, most // len(runs)) for runs in scores])
+    assert interquartile_mean(scores) == pytest.approx(trim_mean(repeated, 0.25))
+    assert mean_score(scores) == pytest.approx(repeated.mean())
+    assert performance_profile(by_task, [0.5]).value == pytest.approx([(repeated > 0.5).mean()])
+    assert median_over_tasks(scores) == np.sort(repeated)[len(repeated) // 2]
+    assert estimate(by_task, mean_score).value == pytest.approx(repeated.mean())
+    assert interquartile_mean(scores) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("runs", range(1, 10))
+def test_the_interquartile_mean_is_rliables_formula_where_numbers_are_equal(runs):
+    matrix = np.random.default_rng(runs).normal(size=(5, 3, runs))  # leading axis: resamples
+    expected = trim_mean(matrix.reshape(5, -1), 0.25, axis=1)
+    found = interquartile_mean([matrix[:, task] for task in range(3)])
+    np.testing.assert_allclose(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -100,17 +128,37 @@ def test_methods_without_a_shared_task_are_named():
         probability_of_improvement({"a": [1.0]}, {"b": [1.0]})
 
 
+WORLD = {
+    "observation": {"": [[1], "float32"]},
+    "actor_part": None,
+    "critic_part": None,
+    "action_size": 1,
+    "action_scale": 1.0,
+    "episode_length": 6,
+}
+
+
 def write_run(folder, task, returns, preset="cpu", steps=None, grid=None):
     """A run's folder with these returns, `[evals, settings, seeds]`."""
     config, hyperparameters = rx.preset("cpu")
     plan = Plan(task, preset, config, hyperparameters, grid or {}, num_seeds=returns.shape[2])
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"version": VERSION, **plan.to_json()}))
-    rows = ["env_steps,eval_return"]
-    for step, members in zip(steps or range(100, 10_000, 100), returns, strict=False):
-        rows += [f"{step},{value}" for value in members.ravel()]
+    folder.mkdir(parents=True)
+    description = {"version": VERSION, **plan.to_json(), "environment": WORLD}
+    (folder / "config.json").write_text(json.dumps(description))
+    swept = "".join(f"{name}," for name in plan.grid)
+    rows = [f"{'setting,' if swept else ''}{swept}seed,env_steps,seconds,eval_return"]
+    for step, settings in zip(steps or range(100, 10_000, 100), returns, strict=False):
+        for setting, (label, seeds) in enumerate(zip(plan.labels, settings, strict=True)):
+            front = [setting, *label.values()] if swept else []
+            for seed, value in enumerate(seeds):
+                rows.append(",".join(map(str, [*front, seed, step, 1.0, value])))
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def curve(*returns):
+    """`[evals, runs]` at steps 100, 200, …"""
+    return Curve(100 * np.arange(1, len(returns) + 1), np.array(returns, float))
 
 
 @pytest.fixture
@@ -156,6 +204,165 @@ def test_a_sweeps_settings_are_labels(tmp_path):
     assert list(load_curves([str(folder)])["A"]) == ["discount 0.5", "discount 0.75"]
     curves = load_curves([f"mine={folder}"])["A"]
     assert curves["mine: discount 0.75"].returns.tolist() == [[2.0] * 3] * 2
+
+
+def test_a_threshold_is_a_share_of_the_way_from_a_floor_where_returns_are_negative():
+    curves = {"A": {"m": curve([-100.0, -80.0], [-50.0, -19.0], [-10.0, -10.0])}}
+    scale = summarize(curves)["m"].scales["A"]
+    assert (scale.floor, scale.best) == (-90.0, -10.0)  # the mean at the first evaluation
+    assert scale.goal == pytest.approx(-18.0)
+    assert summarize(curves)["m"].steps == 300
+    assert summarize(curves)["m"].reliable["A"].tolist() == [0.0, 0.0, 1.0]
+    given = summarize(curves, floor=-100.0)["m"]
+    assert given.scales["A"].goal == pytest.approx(-19.0)
+    assert given.reliable["A"].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_threshold_is_a_share_of_the_best_where_returns_are_not_negative():
+    scale = summarize({"A": {"m": curve([50.0], [200.0])}}, threshold=0.5)["m"].scales["A"]
+    assert (scale.lowest, scale.floor, scale.best, scale.goal) == (0.0, 0.0, 200.0, 100.0)
+
+
+def test_where_nothing_is_above_the_floor_nothing_is_reached():
+    found = summarize({"A": {"m": curve([-5.0, -5.0], [-5.0, -5.0])}})
+    assert found["m"].steps == np.inf
+    assert found["m"].reliable["A"].tolist() == [0.0, 0.0]
+    assert "A: no return is above -5, so nothing counts as reached" in notes(found)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_return_that_is_not_finite_counts_as_the_lowest(value):
+    curves = {"A": {"good": curve([1.0, 2.0], [850.0, 900.0]), "bad": curve([1.0], [value])}}
+    found = summarize(curves)
+    assert found["bad"].not_finite == {"A": 1}
+    assert found["bad"].mean.value == 0.0  # the floor, which is below the lowest return
+    assert found["good"].mean.value == pytest.approx(0.875)
+    assert found["bad"].improvement.value == 0.0
+    assert found["bad"].profile.value.max() == 0.0
+    assert found["bad"].steps == np.inf
+    assert found["good"].steps == 200
+    text = "bad: 1 of 1 runs of A end with a return that is not finite; it counts as the lowest"
+    assert text in notes(found)
+
+
+def test_only_returns_that_are_not_finite():
+    found = summarize({"A": {"m": curve([np.nan], [np.nan])}})["m"]
+    assert found.iqm.value == 0.0
+    assert found.steps == np.inf
+
+
+def test_runs_with_returns_that_are_not_finite_are_named(tmp_path):
+    returns = np.ones((3, 2, 2))
+    returns[1:, 1, 0] = np.nan
+    folder = write_run(tmp_path / "s", "A", returns, grid={"discount": (0.5, 0.75)})
+    message = r"s, discount 0.75, seed 0: 2 of 3 returns are not finite; they count as the lowest"
+    with pytest.warns(ReppoWarning, match=message) as caught:
+        load_curves([str(folder)])
+    assert len(caught) == 1
+
+
+def test_negative_scores_are_in_the_picture():
+    found = summarize({"A": {"a": curve([-900.0, -500.0]), "b": curve([-300.0, 400.0])}})
+    low, high = _limits([summary.iqm for summary in found.values()])
+    assert low < -0.9
+    assert high > 0.4
+    at = found["a"].profile_at
+    assert (at[0], at[-1]) == (-0.9, 1.0)
+    assert found["a"].profile.value[0] == 0.5
+    positive = summarize({"A": {"a": curve([200.0, 300.0])}})["a"]
+    assert _limits([positive.iqm]) == (0.0, 1.02)
+    assert (positive.profile_at[0], positive.profile_at[-1]) == (0.0, 1.0)
+
+
+def test_labels_that_lack_a_task_are_named():
+    found = summarize(
+        {"A": {"a": curve([1.0]), "b": curve([2.0])}, "B": {"b": curve([2.0]), "c": curve([3.0])}}
+    )
+    assert "a: of 1 of 2 tasks only, A" in notes(found)
+    assert found["c"].improvement is None  # no task in common with the first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"normalizer": 0.0}, "normalizer is 0.0; it must be positive"),
+        ({"normalizer": np.nan}, "normalizer is nan; it must be positive"),
+        ({"threshold": 0.0}, "threshold is 0.0; it must be above 0 and at most 1"),
+        ({"threshold": np.nan}, "threshold is nan; it must be above 0"),
+        ({"floor": np.inf}, "floor is inf; it must be a finite return"),
+    ],
+)
+def test_numbers_out_of_range_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        summarize({"A": {"m": curve([1.0])}}, **arguments)
+
+
+def test_any_folder_is_found_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/lr=3", "runs/a=b=c", "3", "x"):
+        (tmp_path / name).mkdir(parents=True)
+    found = {
+        text: (label, str(folder))
+        for text in (
+            "runs/lr=3",
+            "a=runs/lr=3",
+            "lr=1e-3=runs/lr=3",
+            "runs/a=b=c",
+            "=x",
+            "x",
+            "here=.",
+            "a=b=.",
+            "nowhere",
+        )
+        for label, folder in [split_label(text)]
+    }
+    assert found == {
+        "runs/lr=3": ("", "runs/lr=3"),
+        "a=runs/lr=3": ("a", "runs/lr=3"),
+        "lr=1e-3=runs/lr=3": ("lr=1e-3", "runs/lr=3"),
+        "runs/a=b=c": ("", "runs/a=b=c"),
+        "=x": ("", "x"),
+        "x": ("", "x"),
+        "here=.": ("here", "."),
+        "a=b=.": ("a=b", "."),
+        "nowhere": ("", "nowhere"),
+    }
+    for text in ("runs/lr=4", "a=", "a=b="):
+        with pytest.raises(ValueError, match=f"runs has '{text}'; neither that nor what follows"):
+            split_label(text)
+
+
+def test_a_folder_given_twice_does_not_count_twice(tmp_path):
+    folder = write_run(tmp_path / "a", "A", np.ones((2, 1, 1)))
+    with pytest.raises(ValueError, match="a is given twice"):
+        load_curves([str(folder), str(tmp_path / "." / "a")])
+    assert list(load_curves([f"x={folder}", f"y={folder}"])["A"]) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "$x_1$ and $",
+        r"\$\frac{1}{$",
+        "_hidden",
+        "[bold]b[/]",
+        "[/]",
+        "ünï±名",
+        "a\nb",
+        "x" * 300,
+        "{a}%s",
+    ],
+)
+def test_any_label_can_be_drawn_and_printed(tmp_path, monkeypatch, capsys, label):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "a", "A_$b$_[red]", np.ones((3, 1, 2)) * np.arange(2))
+    write_run(tmp_path / "b", "A_$b$_[red]", np.ones((3, 1, 2)), grid=None)
+    assert cli.main(["plot", f"{label}=a", "other=b"]) == 0
+    printed = capsys.readouterr().out
+    for part in label.split("\n"):
+        assert part in printed
+    assert "A_$b$_[red]: reached is a return of 0.9, on the way from 0 to the best, 1" in printed
+    assert label in json.loads((tmp_path / "plots" / "summary.json").read_text())
 
 
 def test_the_command_draws_and_prints(runs, tmp_path, capsys):
