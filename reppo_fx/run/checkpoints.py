@@ -138,7 +138,10 @@ class Checkpoints:
             CheckpointError: if there are none but those of an older version of this package.
         """
         steps = [step for step in self._folders() if (self.folder / str(step) / SEAL).is_file()]
-        if not steps and (self.folder / "sha256").is_dir():
+        if not steps and any(
+            (self.folder / path.stem / "manifest").is_dir()
+            for path in self.folder.glob("sha256/*.json")
+        ):
             raise CheckpointError(
                 f"the checkpoints in {self.folder} have version 1; this package reads {VERSION}."
             )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import equinox as eqx
-from jaxtyping import Array, PyTree, ScalarLike
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, PyTree, ScalarLike
 
 from ..envs import select_part
 from ..learner.distributions import Distribution
@@ -40,18 +42,18 @@ class Policy(eqx.Module):
         static=True
     )
 
-    def __call__(self, observation: PyTree[Array]) -> PyTree[Array]:
+    def __call__(self, observation: PyTree[ArrayLike]) -> PyTree[Array]:
         """The mode of the policy, as the environment gets it."""
         return self.distribution.to_environment(self.distribution.mode(self.at(observation)))
 
-    def sample(self, key: Array, observation: PyTree[Array]) -> PyTree[Array]:
+    def sample(self, key: Array, observation: PyTree[ArrayLike]) -> PyTree[Array]:
         """A random action of the policy, as the environment gets it."""
         draw = self.distribution.sample(key, self.at(observation))
         return self.distribution.to_environment(draw.action)
 
-    def at(self, observation: PyTree[Array]) -> PyTree[Array]:
+    def at(self, observation: PyTree[ArrayLike]) -> PyTree[Array]:
         """Parameters of the policy at an observation, for `distribution`."""
-        own = select_part(observation, self.part)
+        own = jax.tree.map(jnp.asarray, select_part(observation, self.part))
         hp = self.hyperparameters
         own = self.normalize(self.statistics, own, hp.variance_floor)
         return self.distribution.policy(self.actor(own), hp)

@@ -1,17 +1,20 @@
 """Runs in processes of its own (see test_resume.py), to be killed and started again.
 
 python -m tests.run.resume_worker cli ARGUMENTS...           the command line, where `probe` is a task
+python -m tests.run.resume_worker timer ARGUMENTS...         the same, saving by the timer whenever it may
+python -m tests.run.resume_worker slow ARGUMENTS...          the same, with compilations that take a minute
 python -m tests.run.resume_worker population FOLDER ROUNDS   so many more rounds from the last checkpoint
 """
 
 import sys
+import time
 from pathlib import Path
 
 import jax
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.run import Checkpoints, cli, session
+from reppo_fx.run import Checkpoints, cli, loop, session
 
 from ..sizes import tiny
 
@@ -36,8 +39,18 @@ def evolve(folder, rounds):
             checkpoints.save(step, state, {"round": step})
 
 
+def compile_slowly(calls):
+    print("compiling now", flush=True)
+    return compile_in_threads([lambda: time.sleep(60.0), *calls])[1:]
+
+
 if mode == "population":
     evolve(Path(arguments[0]), int(arguments[1]))
 else:
+    if mode == "timer":
+        session.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+        loop.SECONDS_PER_CALL = 0.0
+    if mode == "slow":
+        compile_in_threads, loop._in_threads = loop._in_threads, compile_slowly
     cli.make = session.make = make
-    sys.exit(cli.main(arguments))
+    sys.exit(loop.leave(cli.main(arguments)))

@@ -16,6 +16,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx.envs import probes
 from reppo_fx.run import CheckpointError, Checkpoints
+from reppo_fx.run import checkpoints as checkpoints_module
 from reppo_fx.run.checkpoints import _file_digests
 
 from ..sizes import HP, TINY, tiny
@@ -50,6 +51,11 @@ def saved(folder, *seeds, scores=None, keep=2):
             checkpoints.save(seed, make_state(seed), {"seed": seed}, score)
         checkpoints.wait()
         return checkpoints.steps()
+
+
+def names(folder):
+    """Everything in a folder but the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def same(a, b):
@@ -184,21 +190,24 @@ def test_damage_to_any_file_is_refused(tmp_path, damage):
 
 def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
     saved(tmp_path, 1, 2)
-    (tmp_path / "sha256" / "2.json").unlink()
+    # As a kill leaves it that came before the last rename, and one that came while it was being removed.
+    (tmp_path / "2" / "seal.json").unlink()
+    (tmp_path / "2").rename(tmp_path / "2.writing")
+    shutil.copytree(tmp_path / "1", tmp_path / "7.removing")
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(make_state()).step == 1
         checkpoints.save(2, make_state(5), {})
         same(checkpoints.restore(make_state(), step=2).state, make_state(5))
+    assert names(tmp_path) == ["1", "2"]
 
 
 def test_another_version_is_refused(tmp_path):
     saved(tmp_path, 1)
-    path = next(
-        path for path in files(tmp_path / "1" / "manifest") if b'"leaves"' in path.read_bytes()
-    )
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "version": 99}))
-    (tmp_path / "sha256" / "1.json").write_text(json.dumps(_file_digests(tmp_path / "1")))
+    folder = tmp_path / "1"
+    path = folder / "reppo_fx.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    seal = json.loads((folder / "seal.json").read_text())
+    checkpoints_module._write_seal(folder, _file_digests(folder), seal["score"])
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="version 99"):
         checkpoints.restore(make_state())
 
@@ -247,3 +256,102 @@ def test_a_state_after_training_comes_back_and_goes_on_the_same(tmp_path):
         checkpoints.save(1, state, {})
         restored = checkpoints.restore(state).state
     same(round_(restored), round_(state))
+
+
+def test_a_score_is_not_lost_to_a_save_of_the_same_step_without_one(tmp_path):
+    """The timer saves step 1, then its evaluation scores it; later scores are lower."""
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, score in ((1, 9.0), (2, 1.0), (3, 1.0), (4, 1.0)):
+            checkpoints.save(step, make_state(step), {})
+            checkpoints.save(step, make_state(step), {}, score)
+        checkpoints.save(4, make_state(4), {})
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 3, 4]
+        same(checkpoints.restore(make_state(), step=1).state, make_state(1))
+
+
+def test_what_is_not_ours_is_never_touched(tmp_path):
+    for name in ("100", "7", "5.writing", "8.removing", "sha256", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("keep me")
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, make_state(step), {})
+        checkpoints.wait()
+        assert checkpoints.steps() == [3]
+        checkpoints.save(7, make_state(7), {})
+        with pytest.raises(CheckpointError, match="7 is there already, and is not a checkpoint"):
+            checkpoints.wait()
+    for name in ("100", "7", "5.writing", "8.removing", "sha256", "notes"):
+        assert (tmp_path / name / "mine.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("moment", ["_write_arrays", "_write_seal", "sync_tree", "_remove"])
+def test_a_failure_at_any_moment_leaves_the_one_before(tmp_path, monkeypatch, moment):
+    saved(tmp_path, 1, keep=1)
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    owner = Checkpoints if moment == "_remove" else checkpoints_module
+    monkeypatch.setattr(owner, moment, fail)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(2, make_state(2), {})
+        with pytest.raises(CheckpointError, match="no space left"):
+            checkpoints.wait()
+    monkeypatch.undo()
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert 1 in checkpoints.steps()
+        same(checkpoints.restore(make_state(), step=1).state, make_state(1))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [{"a.b": np.ones(1), "a": {"b": np.zeros(1)}}, {"x.0": np.ones(1), "x": [np.zeros(1)]}],
+)
+def test_two_leaves_with_one_path_are_refused(tmp_path, tree):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(CheckpointError, match="two leaves have the path"),
+    ):
+        checkpoints.save(1, tree, {})
+
+
+def test_a_leaf_that_holds_no_numbers_is_refused(tmp_path):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(CheckpointError, match="name is a str; only arrays of numbers are saved"),
+    ):
+        checkpoints.save(1, {"name": "mine"}, {})
+
+
+@pytest.mark.parametrize("name", ["a b", "[x]*?", "ü=ö", "it's", "$HOME", 'q"uote'])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    folder = tmp_path / name
+    assert saved(folder, 1, 2) == [1, 2]
+    with Checkpoints(folder) as checkpoints:
+        same(checkpoints.restore(make_state()).state, make_state(2))
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with Checkpoints(tmp_path) as first, Checkpoints(tmp_path) as second:
+        first.save(1, make_state(1), {})
+        first.wait()
+        second.save(2, make_state(2), {})
+        with pytest.raises(CheckpointError, match="is being written by another run"):
+            second.wait()
+    assert saved(tmp_path, 3) == [1, 3]
+
+
+def test_another_precision_is_converted_where_no_number_changes(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"x": np.array([0.5, 0.1], np.float32), "n": np.int32(7)}, {})
+        with jax.enable_x64(True):
+            like = {"x": jnp.zeros(2, jnp.float64), "n": jnp.zeros((), jnp.int64)}
+            wide = checkpoints.restore(like).state
+            assert wide["x"].dtype == jnp.float64
+            np.testing.assert_array_equal(wide["x"], np.float64(np.array([0.5, 0.1], np.float32)))
+            checkpoints.save(2, {"x": np.array([0.5, 0.1]), "n": np.int64(2**40)}, {})
+        narrow = {"x": jnp.zeros(2, jnp.float32), "n": jnp.zeros((), jnp.int32)}
+        with pytest.raises(CheckpointError, match="in it, and .* here would change its numbers"):
+            checkpoints.restore(narrow | {"x": wide["x"].astype("float32")}, step=2)

@@ -313,10 +313,13 @@ def test_our_warnings_are_shown_once_as_sentences(probe_task, tmp_path, capsys):
 
 
 def test_others_warnings_go_their_own_way(capsys):
-    with pytest.warns(FutureWarning, match="theirs") as theirs, cli._warnings_as_sentences():
+    def warn_twice():
         for _ in range(2):
             warnings.warn("ours", ReppoWarning, stacklevel=1)
             warnings.warn("theirs", FutureWarning, stacklevel=1)
+
+    with pytest.warns(FutureWarning, match="theirs") as theirs, cli._warnings_as_sentences():
+        warn_twice()
     assert capsys.readouterr().err == "reppo-fx: ours\n"
     assert len(theirs) == 2
 
