@@ -182,7 +182,9 @@ def test_a_reset_is_traced_once_however_many_tries_it_has():
 
 def test_no_loop_is_in_what_a_rollout_runs():
     env = envs.training_environment(probes.match_observation(), 5)
-    state, _ = env.reset(jax.random.split(jax.random.key(0), 2))
+    keys = jax.random.split(jax.random.key(0), 2)
+    assert " while[" in str(jax.make_jaxpr(env.reset)(keys))
+    state, _ = env.reset(keys)
     for program in (
         jax.make_jaxpr(env.step)(state, jnp.zeros((2, 1))),
         jax.make_jaxpr(env.refresh)(state),
