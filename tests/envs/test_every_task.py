@@ -136,17 +136,18 @@ def test_pixels_come_from_warp():
     env = envs.playground("CartpoleBalance", impl="warp", config_overrides=camera)
     assert (env.actor_part, env.critic_part) == ("pixels/view_0", "pixels/view_0")
     assert env.observation["pixels/view_0"].shape == (32, 32, 3)
-    batch = envs.training_environment(env, 5)
+    batch = envs.batch(envs.time_limit(env, 5))
     state, first = jax.jit(batch.reset)(jax.random.split(jax.random.key(0), 3))
     assert not np.array_equal(first["pixels/view_0"][0], first["pixels/view_0"][1])
     actions = np.ones((12, 3, 1), np.float32)
     _, timesteps = jax.jit(lambda s: jax.lax.scan(batch.step, s, actions))(state)
     seen = np.asarray(timesteps.next_observation["pixels/view_0"])
     assert seen.shape == (12, 3, 32, 32, 3)
-    assert timesteps.truncated.any()
-    assert np.abs(seen[0] - seen[1]).max() > 0.01
-    with pytest.raises(ValueError, match=r"vision_config.nworld \(here 3\) equal to the number"):
+    assert np.abs(seen[0] - seen[-1]).max() > 0.01
+    with pytest.raises(ValueError, match=r"with vision_config.nworld \(here 3\) instances"):
         jax.eval_shape(batch.reset, jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(ValueError, match="as the training loop does, cannot render"):
+        envs.training_environment(env, 5)
 
 
 @pytest.mark.slow
