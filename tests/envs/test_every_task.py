@@ -1,5 +1,9 @@
 """Two tiny iterations on every task of Brax and the DMC suite, and on one of each robot: an hour of compiling."""
 
+import csv
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -78,6 +82,25 @@ def test_the_lists_are_complete():
 def test_it_trains(name):
     pytest.importorskip("brax" if name in BRAX else "mujoco_playground")
     train_twice(environment(name))
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_a_brax_environment(tmp_path):
+    pytest.importorskip("brax")
+    pytest.importorskip("tyro")
+    sizes = "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 1 --total-steps 64"
+    evaluation = "--num-evals 1 --num-eval-envs 2 --episode-length 10 --seeds 1"
+    command = [sys.executable, "-m", "reppo_fx", "train", "hopper", *sizes.split()]
+    done = subprocess.run(
+        [*command, *evaluation.split(), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    assert np.isfinite(float(row["eval_return"]))
+    assert (tmp_path / "run" / "policy.eqx").exists()
 
 
 @pytest.mark.slow
