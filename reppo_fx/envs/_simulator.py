@@ -271,9 +271,9 @@ def upstream_faults(name: str, rendered: int | None = None) -> Iterator[None]:
             raise
         raise ValueError(
             f"{name} with vision=True cannot be rendered here ({type(error).__name__}: {error}). "
-            "Playground renders with Warp: it needs impl='warp', and "
-            f"vision_config.nworld (here {rendered}) equal to the number of instances that are stepped "
-            "together, num_envs and num_eval_envs."
+            "Playground renders with Warp, a whole batch at once: it needs impl='warp' and "
+            f"`envs.batch(env)` with vision_config.nworld (here {rendered}) instances. What traces one "
+            "instance alone, as the training loop does, cannot render."
         ) from error
 
 

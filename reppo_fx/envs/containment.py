@@ -80,7 +80,7 @@ def contain_nan(
         env: the environment, for one instance.
         limit: largest magnitude of an observation or reward that is believed; `math.inf` believes
             everything finite. It must be within what a running variance in float32 survives.
-        tries: draws for one reset.
+        tries: draws for one reset; a batch of Warp's worlds is drawn once, whatever this says.
 
     Raises:
         ValueError: if `limit` is not positive or `tries` is less than 1.
@@ -198,7 +198,7 @@ def _draw_start(
     reset: Callable[[Array], tuple[State, Observation]], key: Array, limit: float | int, tries: int
 ) -> _Draw:
     """Draws until one is good. The reset is in the program only once: a simulator's compiles for long."""
-    if tries == 1:
+    if tries == 1 or _has_shared_leaves(jax.eval_shape(reset, key)[0]):
         state, observation = reset(key)
         bad = ~_all_within(observation, limit)
         return _Draw(key, jnp.ones((), jnp.int32), bad, state, observation)
@@ -246,3 +246,17 @@ def where(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 def _merges_itself(node: object) -> bool:
     """Whether a node has a `where` of its own: some of its leaves are shared by all instances of a batch."""
     return hasattr(node, "where") and not isinstance(node, jax.Array | jax.ShapeDtypeStruct)
+
+
+def _has_shared_leaves(state: State) -> bool:
+    """Whether some leaves belong to a whole batch (Warp's contacts): no loop can draw those for one instance."""
+    shared = []
+
+    def merge(own: State, other: State) -> None:
+        merged = own.where(jnp.asarray(True), other)
+        pairs = zip(jax.tree.leaves(merged), jax.tree.leaves(own), strict=True)
+        shared.append(any(new is old for new, old in pairs))
+
+    for node in filter(_merges_itself, jax.tree.leaves(state, is_leaf=_merges_itself)):
+        jax.eval_shape(merge, node, node)
+    return any(shared)

@@ -42,8 +42,8 @@ def playground(
     `episode_length` counts the steps that are left then. G1, Apollo and SpotJoystickGaitTracking pay negative
     rewards: the value range must reach below zero (`v_min`; preset `humanoid`).
 
-    Pixels (`vision` in the config) are rendered by Warp, on the CPU too, for as many instances as
-    `vision_config.nworld` says: `num_envs` and `num_eval_envs` must be that number.
+    Pixels (`vision` in the config) are rendered by Warp, on the CPU too, for exactly `vision_config.nworld`
+    instances at once: step `envs.batch(env)`. `make_train` traces one instance alone, and refuses them.
 
     Args:
         task: a name, e.g. `"CartpoleSwingup"`, or a task object (`MjxEnv`) of your own.

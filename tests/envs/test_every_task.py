@@ -1,5 +1,9 @@
 """Two tiny iterations on every task of Brax and the DMC suite, and on one of each robot: an hour of compiling."""
 
+import csv
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -81,6 +85,25 @@ def test_it_trains(name):
 
 
 @pytest.mark.slow
+def test_the_command_line_trains_a_brax_environment(tmp_path):
+    pytest.importorskip("brax")
+    pytest.importorskip("tyro")
+    sizes = "--num-envs 4 --num-steps 8 --num-minibatches 2 --num-epochs 1 --total-steps 64"
+    evaluation = "--num-evals 1 --num-eval-envs 2 --episode-length 10 --seeds 1"
+    command = [sys.executable, "-m", "reppo_fx", "train", "hopper", *sizes.split()]
+    done = subprocess.run(
+        [*command, *evaluation.split(), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())
+    assert np.isfinite(float(row["eval_return"]))
+    assert (tmp_path / "run" / "policy.eqx").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUMANOIDS)
 def test_a_humanoid_trains_with_its_preset(name):
     pytest.importorskip("mujoco_playground")
@@ -136,17 +159,18 @@ def test_pixels_come_from_warp():
     env = envs.playground("CartpoleBalance", impl="warp", config_overrides=camera)
     assert (env.actor_part, env.critic_part) == ("pixels/view_0", "pixels/view_0")
     assert env.observation["pixels/view_0"].shape == (32, 32, 3)
-    batch = envs.training_environment(env, 5)
+    batch = envs.batch(envs.time_limit(env, 5))
     state, first = jax.jit(batch.reset)(jax.random.split(jax.random.key(0), 3))
     assert not np.array_equal(first["pixels/view_0"][0], first["pixels/view_0"][1])
     actions = np.ones((12, 3, 1), np.float32)
     _, timesteps = jax.jit(lambda s: jax.lax.scan(batch.step, s, actions))(state)
     seen = np.asarray(timesteps.next_observation["pixels/view_0"])
     assert seen.shape == (12, 3, 32, 32, 3)
-    assert timesteps.truncated.any()
-    assert np.abs(seen[0] - seen[1]).max() > 0.01
-    with pytest.raises(ValueError, match=r"vision_config.nworld \(here 3\) equal to the number"):
+    assert np.abs(seen[0] - seen[-1]).max() > 0.01
+    with pytest.raises(ValueError, match=r"with vision_config.nworld \(here 3\) instances"):
         jax.eval_shape(batch.reset, jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(ValueError, match="as the training loop does, cannot render"):
+        envs.training_environment(env, 5)
 
 
 @pytest.mark.slow
