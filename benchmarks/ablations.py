@@ -14,7 +14,7 @@ from record import RESULTS, read_curves
 from study import Study, by_task, draw, each_alone, over_tasks, parser, train_variant
 
 import reppo_fx as rx
-from reppo_fx.run.report import Curves
+from reppo_fx.run.curves import Curves
 from reppo_fx.training.presets import CLEANER
 
 BASELINE = "baseline"

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from reppo_fx.run.curves import Curve, Curves, add_curve
 from reppo_fx.run.records import describe_machine
-from reppo_fx.run.report import Curve, Curves, add_curve
 
 RESULTS = Path(__file__).parent / "results"
 

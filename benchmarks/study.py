@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from record import learning_file
 from settings import write_changes
 
+from reppo_fx.run.curves import Curves
 from reppo_fx.run.pictures import plot_comparison
-from reppo_fx.run.report import Curves, Summary, summarize
+from reppo_fx.run.summaries import Summary, summarize
 
 SEEDS = 8
 # Of the best return on a task; as in the paper's figure on reliability.

@@ -60,14 +60,13 @@ from .ops import (
     tanh_normal_sample,
 )
 from .settings import Config, Hyperparameters
+from .sweeps.halving import Halving, successive_halving
 from .sweeps.population import (
-    Halving,
     Population,
     PopulationMetrics,
     PopulationState,
     exploit_and_explore,
     make_population,
-    successive_halving,
 )
 from .sweeps.space import choice, grid, log_uniform, sample, uniform
 from .sweeps.spread import Spread, spread_environments

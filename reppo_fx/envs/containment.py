@@ -109,30 +109,9 @@ def contain_nan(
 
     def step(state: ContainState, action: Array) -> tuple[ContainState, TimeStep]:
         inner, timestep = env.step(state.inner, action)
-        timestep = standard_timestep(env.name, timestep)
-        seen = (timestep.reward, timestep.next_observation, timestep.observation)
-        bad = state.failed | ~_all_within(seen, limit)
-        observation = where(bad, state.observation, timestep.observation)
-        metrics = {
-            name: jnp.where(jnp.isfinite(value) & ~bad, value, 0.0)
-            for name, value in timestep.metrics.items()
-        }
-        # Where `env` contains already, its own steps and resets are counted along.
-        counts = {
-            "nonfinite": bad | (metrics.get("nonfinite", 0.0) > 0),
-            "nonfinite_resets": metrics.get("nonfinite_resets", 0.0) + state.nonfinite_resets,
-        }
-        metrics |= {name: count.astype(timestep.reward.dtype) for name, count in counts.items()}
-        timestep = TimeStep(
-            observation=observation,
-            next_observation=where(bad, state.observation, timestep.next_observation),
-            reward=jnp.where(bad, 0.0, timestep.reward),
-            terminated=timestep.terminated | bad,
-            truncated=timestep.truncated & ~bad,
-            metrics=metrics,
-        )
+        timestep = _cleaned(standard_timestep(env.name, timestep), state, limit)
         reported = jnp.zeros_like(state.nonfinite_resets)
-        return ContainState(inner, observation, state.failed, reported), timestep
+        return ContainState(inner, timestep.observation, state.failed, reported), timestep
 
     def refresh(state: ContainState) -> ContainState:
         return state._replace(inner=env.refresh(state.inner))
@@ -142,6 +121,30 @@ def contain_nan(
         step=step,
         refresh=refresh,
         restart=restart if env.restart else None,
+    )
+
+
+def _cleaned(timestep: TimeStep, state: ContainState, limit: float) -> TimeStep:
+    """A time step of which nothing bad is left, and which says so."""
+    seen = (timestep.reward, timestep.next_observation, timestep.observation)
+    bad = state.failed | ~_all_within(seen, limit)
+    metrics = {
+        name: jnp.where(jnp.isfinite(value) & ~bad, value, 0.0)
+        for name, value in timestep.metrics.items()
+    }
+    # Where the environment contains already, its own steps and resets are counted along.
+    counts = {
+        "nonfinite": bad | (metrics.get("nonfinite", 0.0) > 0),
+        "nonfinite_resets": metrics.get("nonfinite_resets", 0.0) + state.nonfinite_resets,
+    }
+    metrics |= {name: count.astype(timestep.reward.dtype) for name, count in counts.items()}
+    return TimeStep(
+        observation=where(bad, state.observation, timestep.observation),
+        next_observation=where(bad, state.observation, timestep.next_observation),
+        reward=jnp.where(bad, 0.0, timestep.reward),
+        terminated=timestep.terminated | bad,
+        truncated=timestep.truncated & ~bad,
+        metrics=metrics,
     )
 
 
@@ -162,7 +165,7 @@ def next_start(env: Environment) -> Callable[[Array, State], tuple[State, Observ
 def start_failed(state: State) -> Array | None:
     """Whether a state is a start that stayed bad; none if nothing in it is contained."""
     failed = None
-    for node in filter(_contained, jax.tree.leaves(state, is_leaf=_contained)):
+    for node in filter(_is_contained, jax.tree.leaves(state, is_leaf=_is_contained)):
         within = start_failed(node.inner)
         here = node.failed if within is None else node.failed | within
         failed = here if failed is None else failed | here
@@ -180,17 +183,17 @@ def _with_counts(state: State, other: State, count: Callable[[Array, Array], Arr
     """Every count in a state, made of it and of that in its place in another state."""
 
     def counted(node: State, opposite: State) -> State:
-        if not _contained(node):
+        if not _is_contained(node):
             return node
         return node._replace(
             inner=_with_counts(node.inner, opposite.inner, count),
             nonfinite_resets=count(node.nonfinite_resets, opposite.nonfinite_resets),
         )
 
-    return jax.tree.map(counted, state, other, is_leaf=_contained)
+    return jax.tree.map(counted, state, other, is_leaf=_is_contained)
 
 
-def _contained(node: object) -> TypeGuard[ContainState]:
+def _is_contained(node: object) -> TypeGuard[ContainState]:
     return isinstance(node, ContainState)
 
 

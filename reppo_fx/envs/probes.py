@@ -115,11 +115,6 @@ def nan_bomb(
     task: the right values are those of `inner`.
     """
 
-    def reset(key: Array) -> tuple[State, Observation]:
-        key, reset_key = jax.random.split(key)
-        state, observation = inner.reset(reset_key)
-        return (key, state), observation
-
     def step(state: State, action: Array) -> tuple[State, TimeStep]:
         key, inner_state = state
         key, bomb_key = jax.random.split(key)
@@ -128,9 +123,7 @@ def nan_bomb(
         fuse = jnp.where(jax.random.bernoulli(bomb_key, chance), jnp.nan, 0.0)
         return (key, _add(fuse, inner_state)), _add(fuse, timestep)
 
-    return inner._replace(
-        name=f"nan_bomb({inner.name})", reset=reset, step=step, refresh=_beside_key(inner.refresh)
-    )
+    return _with_key(inner)._replace(name=f"nan_bomb({inner.name})", step=step)
 
 
 def tempting_bomb() -> Environment:
@@ -156,11 +149,6 @@ def outlier(
     Reward and state are those of `inner`, so nothing but the observation's size says that it is wrong.
     """
 
-    def reset(key: Array) -> tuple[State, Observation]:
-        key, reset_key = jax.random.split(key)
-        state, observation = inner.reset(reset_key)
-        return (key, state), observation
-
     def step(state: State, action: Array) -> tuple[State, TimeStep]:
         key, inner_state = state
         key, glitch_key = jax.random.split(key)
@@ -171,9 +159,7 @@ def outlier(
             next_observation=_add(glitch, timestep.next_observation),
         )
 
-    return inner._replace(
-        name=f"outlier({inner.name})", reset=reset, step=step, refresh=_beside_key(inner.refresh)
-    )
+    return _with_key(inner)._replace(name=f"outlier({inner.name})", step=step)
 
 
 def nan_reset(
@@ -181,18 +167,45 @@ def nan_reset(
 ) -> Environment:
     """`inner`, but some resets give `value` more than there is, NaN or absurd, in observation and state."""
 
-    def reset(key: Array) -> tuple[State, Observation]:
+    def spoiled(
+        draw: Callable[[Array], tuple[State, Observation]], key: Array
+    ) -> tuple[State, Observation]:
         key, spoil_key = jax.random.split(key)
         spoil = jnp.where(jax.random.bernoulli(spoil_key, probability), value, 0.0)
-        state, observation = inner.reset(key)
+        state, observation = draw(key)
         return _add(spoil, state), _add(spoil, observation)
 
-    return inner._replace(name=f"nan_reset({inner.name})", reset=reset)
+    def restart(key: Array, state: State) -> tuple[State, Observation]:
+        again = inner.restart
+        assert again is not None
+        return spoiled(lambda key: again(key, state), key)
+
+    return inner._replace(
+        name=f"nan_reset({inner.name})",
+        reset=lambda key: spoiled(inner.reset, key),
+        restart=restart if inner.restart else None,
+    )
 
 
-def _beside_key(refresh: Callable[[State], State]) -> Callable[[State], State]:
-    """`refresh` for a state that is a key and the inner state."""
-    return lambda state: (state[0], refresh(state[1]))
+def _with_key(inner: Environment) -> Environment:
+    """`inner` with the state `(key, inner state)`; who changes `step` draws from the key."""
+
+    def reset(key: Array) -> tuple[State, Observation]:
+        key, reset_key = jax.random.split(key)
+        state, observation = inner.reset(reset_key)
+        return (key, state), observation
+
+    def restart(key: Array, state: State) -> tuple[State, Observation]:
+        assert inner.restart is not None
+        key, reset_key = jax.random.split(key)
+        new, observation = inner.restart(reset_key, state[1])
+        return (key, new), observation
+
+    return inner._replace(
+        reset=reset,
+        refresh=lambda state: (state[0], inner.refresh(state[1])),
+        restart=restart if inner.restart else None,
+    )
 
 
 def _add(number: Array, tree: Observation) -> Observation:

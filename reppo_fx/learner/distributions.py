@@ -131,29 +131,36 @@ def tanh_normal(
     factors = (float(scale),) * action_size if isinstance(scale, int | float) else tuple(scale)
     _check_range(action_size, factors, limit)
     log_volume = math.fsum(map(math.log, factors))
-    unit = all(factor == 1.0 for factor in factors)
-
-    def scaled(action: Array) -> Array:
-        return action if unit else action * jnp.asarray(factors, action.dtype)
 
     def policy(outputs: Array, hp: Hyperparameters) -> TanhNormal:
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         return TanhNormal(mean, jnp.exp(log_std) + hp.min_std)
 
+    def range_of(x: Array) -> Array | float:
+        """`c` for the ops, which leave it out where it is 1."""
+        return 1.0 if set(factors) == {1.0} else jnp.asarray(factors, x.dtype)
+
     def sample(key: Array, policy: TanhNormal) -> PolicySample:
-        action, latent, log_prob = tanh_normal_sample(key, *policy)
-        return PolicySample(scaled(action), log_prob - log_volume, latent)
+        action, latent, log_prob = tanh_normal_sample(key, *policy, scale=range_of(policy.mean))
+        return PolicySample(action, log_prob, latent)
 
     def log_prob(policy: TanhNormal, action: Array, latent: Array | None = None) -> Array:
-        if latent is not None:
-            return tanh_normal_log_prob(*policy, pre_tanh=latent) - log_volume
-        unscaled = action if unit else action / jnp.asarray(factors, action.dtype)
-        return tanh_normal_log_prob(*policy, unscaled) - log_volume
+        known = {"action": action} if latent is None else {"pre_tanh": latent}
+        return tanh_normal_log_prob(*policy, **known, scale=range_of(policy.mean))
+
+    def entropy(key: Array, policy: TanhNormal, num_samples: int) -> Array:
+        return tanh_normal_entropy(
+            key, *policy, num_samples=num_samples, scale=range_of(policy.mean)
+        )
 
     def kl_sampled(
         key: Array, old: TanhNormal, new: TanhNormal, *, num_samples: int, clip: float | None = None
     ) -> Array:
         return tanh_normal_kl_sampled(key, *old, *new, num_samples=num_samples, clip=clip)
+
+    def to_environment(action: Array) -> Array:
+        largest = limit * jnp.asarray(factors, action.dtype)
+        return jnp.clip(action, -largest, largest)
 
     return Distribution(
         num_outputs=2 * action_size,
@@ -162,13 +169,9 @@ def tanh_normal(
         log_prob=log_prob,
         kl=lambda old, new: tanh_normal_kl(*old, *new),
         kl_sampled=kl_sampled,
-        entropy=lambda key, policy, num: (
-            tanh_normal_entropy(key, policy.mean, policy.std, num) + log_volume
-        ),
-        mode=lambda policy: scaled(tanh_normal_mode(policy.mean)),
-        to_environment=lambda action: jnp.clip(
-            action, *(sign * limit * jnp.asarray(factors, action.dtype) for sign in (-1, 1))
-        ),
+        entropy=entropy,
+        mode=lambda policy: tanh_normal_mode(policy.mean, range_of(policy.mean)),
+        to_environment=to_environment,
         target_entropy=lambda per_dimension: log_volume - per_dimension * action_size,
     )
 

@@ -19,25 +19,6 @@ from .optimizers import make_dual_optimizer
 from .state import LearnerState, TrainState, key_streams
 
 
-class CriticMetrics(NamedTuple):
-    """Of one gradient step on the critic."""
-
-    critic_loss: Float[Array, ""]
-    value_error: Float[Array, ""]
-    aux_loss: Float[Array, ""]
-    q_value: Float[Array, ""]
-
-
-class PolicyMetrics(NamedTuple):
-    """Of one gradient step on actor and multipliers."""
-
-    actor_loss: Float[Array, ""]
-    kl: Float[Array, ""]
-    entropy: Float[Array, ""]
-    temperature: Float[Array, ""]
-    multiplier: Float[Array, ""]
-
-
 class LearnerMetrics(NamedTuple):
     """Diagnostics of gradient steps; means over minibatches, of the last epoch."""
 
@@ -69,7 +50,7 @@ def learner_init(
 
 def critic_loss(
     critic: CriticNetwork, method: Method, state: TrainState, batch: Batch
-) -> tuple[Float[Array, ""], CriticMetrics]:
+) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Value loss plus weighted auxiliary task, mean over the minibatch."""
     hp = state.hyperparameters
     output = critic(batch.critic_observation, batch.action)
@@ -78,18 +59,18 @@ def critic_loss(
     total = losses + hp.aux_weight * auxiliary
     total = jnp.where(batch.counts, total, jnp.zeros_like(total))
     value = method.value_function.value(output.outputs, hp, state.learner.values)
-    metrics = CriticMetrics(
-        critic_loss=jnp.mean(losses),
-        value_error=jnp.sqrt(jnp.mean(jnp.square(value - batch.target))),
-        aux_loss=jnp.mean(auxiliary),
-        q_value=jnp.mean(value),
-    )
+    metrics = {
+        "critic_loss": jnp.mean(losses),
+        "value_error": jnp.sqrt(jnp.mean(jnp.square(value - batch.target))),
+        "aux_loss": jnp.mean(auxiliary),
+        "q_value": jnp.mean(value),
+    }
     return jnp.mean(total), metrics
 
 
 def critic_step(
     method: Method, state: TrainState, batch: Batch
-) -> tuple[TrainState, CriticMetrics]:
+) -> tuple[TrainState, dict[str, Array]]:
     """One gradient step on the critic."""
     learner = state.learner
     gradient, metrics = jax.grad(critic_loss, has_aux=True)(
@@ -107,7 +88,7 @@ def critic_step(
 
 def policy_step(
     key: Array, method: Method, state: TrainState, batch: Batch
-) -> tuple[TrainState, PolicyMetrics]:
+) -> tuple[TrainState, dict[str, Array]]:
     """One gradient step on the actor, then one on the multipliers, against the critic as it is now."""
     hp, learner = state.hyperparameters, state.learner
 
@@ -123,13 +104,13 @@ def policy_step(
     target_entropy = method.distribution.target_entropy(hp.entropy_target)
     constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
-    metrics = PolicyMetrics(
-        actor_loss=loss,
-        kl=jnp.mean(terms.kl),
-        entropy=jnp.mean(terms.entropy),
-        temperature=learner.duals.temperature,
-        multiplier=learner.duals.multiplier,
-    )
+    metrics = {
+        "actor_loss": loss,
+        "kl": jnp.mean(terms.kl),
+        "entropy": jnp.mean(terms.entropy),
+        "temperature": learner.duals.temperature,
+        "multiplier": learner.duals.multiplier,
+    }
     return state._replace(learner=learner), metrics
 
 
@@ -173,7 +154,7 @@ def minibatch_step(
     """Critic, actor, duals on one minibatch `[rows, ...]`."""
     state, critic_metrics = critic_step(method, state, batch)
     state, policy_metrics = policy_step(key, method, state, batch)
-    return state, LearnerMetrics(*critic_metrics, *policy_metrics)
+    return state, LearnerMetrics(**critic_metrics, **policy_metrics)
 
 
 def update(method: Method, state: TrainState, batch: Batch) -> tuple[TrainState, LearnerMetrics]:

@@ -10,11 +10,9 @@ Saving happens on a thread of its own, from a copy, while training goes on.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,16 +20,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jaxtyping import PyTree
-from numpy.typing import NDArray
 
-from .durable import only_writer, sync_folder, sync_tree, write_whole
+from .durable import only_writer, sync_folder, sync_tree
 from .leaves import describe, from_numbers, misfits, named_leaves, to_numbers
+from .sealed import (
+    DESCRIPTION,
+    Leaves,
+    Record,
+    damage,
+    file_digests,
+    is_complete,
+    read_arrays,
+    read_seal,
+    remove_ours,
+    write_arrays,
+    write_seal,
+)
 
 VERSION = 2
-DESCRIPTION, ARRAYS, SEAL = "reppo_fx.json", "state", "seal.json"
 WRITING, REMOVING = ".writing", ".removing"
-Leaves = dict[str, NDArray[Any]]
-Record = dict[str, Any]
 
 
 class CheckpointError(ValueError):
@@ -137,7 +144,7 @@ class Checkpoints:
         Raises:
             CheckpointError: if there are none but those of an older version of this package.
         """
-        steps = [step for step in self._folders() if (self.folder / str(step) / SEAL).is_file()]
+        steps = [step for step in self._folders() if is_complete(self.folder / str(step))]
         if not steps and any(
             (self.folder / path.stem / "manifest").is_dir()
             for path in self.folder.glob("sha256/*.json")
@@ -235,34 +242,36 @@ class Checkpoints:
         if final.exists():
             raise FileExistsError(f"{final.name} is there already, and is not a checkpoint")
         fresh = self.folder / f"{step}{WRITING}"
-        fresh.mkdir()
+        fresh.mkdir(exist_ok=True)  # an empty one is what a kill may have left
+        if any(fresh.iterdir()):
+            raise FileExistsError(f"{fresh.name} is there already, and is not ours")
         try:
             (fresh / DESCRIPTION).write_text(json.dumps(description))
             # Empty arrays cannot be stored, and need not be: the description has their shapes.
             arrays = {str(number): leaf for number, leaf in enumerate(leaves.values()) if leaf.size}
             if arrays:
-                _write_arrays(fresh, arrays)
+                write_arrays(fresh, arrays)
             sync_tree(fresh)
-            _write_seal(fresh, _file_digests(fresh), score)
+            write_seal(fresh, file_digests(fresh), score)
             fresh.rename(final)
         except Exception:
             with contextlib.suppress(OSError):
-                _remove_ours(fresh)
+                remove_ours(fresh)
             raise
         sync_folder(self.folder)
 
     def _score(self, step: int, score: float | None) -> None:
         """Give a checkpoint that is there a score, if it has none."""
         folder = self.folder / str(step)
-        seal = _read_seal(folder)
+        seal = read_seal(folder)
         if score is not None and seal is not None and seal["score"] is None:
-            _write_seal(folder, seal["files"], score)
+            write_seal(folder, seal["files"], score)
 
     def _prune(self) -> None:
         """Remove all but the latest and the best."""
         steps = self.steps()
         kept = set(steps[-self._keep :])
-        seals = {step: _read_seal(self.folder / str(step)) for step in steps}
+        seals = {step: read_seal(self.folder / str(step)) for step in steps}
         scores = {
             step: seal["score"]
             for step, seal in seals.items()
@@ -278,7 +287,7 @@ class Checkpoints:
         # Renamed at once, so that it never counts while it is half there.
         going = self.folder / f"{step}{REMOVING}"
         (self.folder / str(step)).rename(going)
-        _remove_ours(going)
+        remove_ours(going)
 
     def _open(self) -> None:
         """Make the folder, hold it, and clear what a killed process left half written or half removed."""
@@ -289,12 +298,14 @@ class Checkpoints:
         self._is_open = True
         for path in self.folder.iterdir():
             if re.fullmatch(rf"[0-9]+({WRITING}|{REMOVING})", path.name) and path.is_dir():
-                _remove_ours(path)
+                remove_ours(path)
 
     def _read(self, step: int, arrays: bool = True) -> tuple[Record, Leaves]:
         """The description of a checkpoint and its arrays by path, checked against its seal."""
         folder, place = self.folder / str(step), f"checkpoint {step} in {self.folder}"
-        _verify(folder, place)
+        found_damage = damage(folder)
+        if found_damage is not None:
+            raise CheckpointError(f"{place} is damaged: {found_damage}.")
         try:
             description = json.loads((folder / DESCRIPTION).read_text())
             version = description.get("version")
@@ -308,7 +319,7 @@ class Checkpoints:
             }
             like = {str(n): leaf for n, leaf in enumerate(leaves.values()) if leaf.size}
             if arrays and like:
-                found = _read_arrays(folder, like)
+                found = read_arrays(folder, like)
                 leaves.update(
                     {path: found[str(n)] for n, path in enumerate(leaves) if str(n) in found}
                 )
@@ -319,91 +330,6 @@ class Checkpoints:
                 f"{place} is damaged and cannot be read: {_first_line(error)}"
             ) from error
         return description, leaves
-
-
-def _write_arrays(folder: Path, arrays: Leaves) -> None:
-    import orbax.checkpoint as ocp
-
-    with _plain_name(folder) as place, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
-        writer.save(place / ARRAYS, args=ocp.args.StandardSave(arrays))
-
-
-def _read_arrays(folder: Path, like: Leaves) -> Leaves:
-    import orbax.checkpoint as ocp
-
-    with _plain_name(folder) as place, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        found: Leaves = reader.restore(place / ARRAYS, args=ocp.args.StandardRestore(like))
-    return found
-
-
-@contextlib.contextmanager
-def _plain_name(folder: Path) -> Iterator[Path]:
-    """A name for a folder that Orbax takes literally: in others it sees patterns, addresses, separators."""
-    if re.fullmatch(r"[A-Za-z0-9 _./+,=@%#-]*", str(folder)):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="reppo_fx-") as other:
-        link = Path(other) / "checkpoint"
-        try:
-            link.symlink_to(folder, target_is_directory=True)
-        except OSError:  # not allowed everywhere; most names are taken as they are
-            link = folder
-        yield link
-
-
-def _write_seal(folder: Path, files: Mapping[str, str], score: float | None) -> None:
-    seal = {"files": dict(files), "score": score}
-    whole = {**seal, "sha256": _digest_of(seal)}
-    write_whole(folder / SEAL, json.dumps(whole, indent=1).encode())
-
-
-def _read_seal(folder: Path) -> Record | None:
-    """The files and the score; none if it is damaged."""
-    try:
-        seal = json.loads((folder / SEAL).read_bytes())
-        digest = seal.pop("sha256")
-        return seal if digest == _digest_of(seal) else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-
-
-def _digest_of(seal: Record) -> str:
-    return hashlib.sha256(json.dumps(seal, sort_keys=True).encode()).hexdigest()
-
-
-def _verify(folder: Path, place: str) -> None:
-    seal = _read_seal(folder)
-    if seal is None:
-        raise CheckpointError(f"{place} is damaged: its seal cannot be read.")
-    expected, found = seal["files"], _file_digests(folder)
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            raise CheckpointError(f"{place} is damaged: the file {name} is not what was saved.")
-
-
-def _remove_ours(folder: Path) -> None:
-    """Remove a folder of ours, what marks it as such last; another one is left alone unless it is empty."""
-    mark = folder / DESCRIPTION
-    if mark.is_file():
-        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            elif path != mark:
-                path.unlink()
-        mark.unlink()
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of all files in a folder but its seal, by their relative names."""
-    digests = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name not in (SEAL, f"{SEAL}.new"):
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _first_line(error: BaseException) -> str:

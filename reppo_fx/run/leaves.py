@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy.typing import DTypeLike, NDArray
 
-from ..sweeps.members import is_key
+from .._keys import expose_keys, is_key
 
 KINDS = (jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.complexfloating)
 
@@ -40,7 +40,7 @@ def to_numbers(path: str, leaf: Any) -> NDArray[Any]:
     Raises:
         ValueError: if it holds no numbers.
     """
-    array = np.array(_exposed(leaf), copy=True)
+    array = np.array(expose_keys(leaf), copy=True)
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
         raise ValueError(f"{path} is a {type(leaf).__name__}; only arrays of numbers are saved.")
     return array
@@ -57,7 +57,7 @@ def from_numbers(path: str, array: NDArray[Any], like: Any) -> jax.Array:
             jnp.asarray(array), impl=jax.random.key_impl(like)
         )
         return keys
-    dtype = jax.eval_shape(_exposed, like).dtype
+    dtype = jax.eval_shape(expose_keys, like).dtype
     converted = convert(array, dtype)
     if converted is None:
         raise ValueError(
@@ -99,7 +99,7 @@ def misfits(saved: Mapping[str, dict[str, Any]], expected: Mapping[str, Any]) ->
             yield f"{path} {side}"
             continue
         leaf = expected[path]
-        there, here = saved[path], describe(leaf, jax.eval_shape(_exposed, leaf))
+        there, here = saved[path], describe(leaf, jax.eval_shape(expose_keys, leaf))
         alike = there["shape"] == here["shape"] and there["key"] == here["key"]
         if not alike or not _same_kind(there["dtype"], here["dtype"]):
             yield f"{path} is {_in_words(there)} in it, but {_in_words(here)} here"
@@ -114,7 +114,3 @@ def _same_kind(one: DTypeLike, other: DTypeLike) -> bool:
     return types[0] == types[1] or any(
         all(jnp.issubdtype(each, kind) for each in types) for kind in KINDS
     )
-
-
-def _exposed(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if is_key(leaf) else leaf

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from ..learner.learn import TrainingMetrics
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
+from ..sweeps.members import over_members
 from ..training.train import Metrics, Train
 
 T = TypeVar("T")
@@ -62,19 +62,18 @@ class Progress(NamedTuple):
 
 def compile_programs(train: Train, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
     """Compile everything a run needs, side by side: tracing takes turns, XLA does not."""
-    members = len(keys)
 
     def iterations_of_all(
         state: TrainState, count: int | jax.Array
     ) -> tuple[TrainState, TrainingMetrics]:
-        return _over_members(members, lambda one: train.iterations(one, count))(state)
+        return over_members(lambda one: train.iterations(one, count))(state)
 
     def evaluate_one(state: TrainState, training: TrainingMetrics) -> Metrics:
         return train.metrics(state, training, train.evaluate(state))
 
-    init = jax.jit(_over_members(members, train.init))
+    init = jax.jit(over_members(train.init))
     iterations = jax.jit(iterations_of_all, donate_argnums=0)
-    evaluate = jax.jit(_over_members(members, evaluate_one))
+    evaluate = jax.jit(over_members(evaluate_one))
     state = jax.eval_shape(init, keys, hyperparameters)
     _, training = jax.eval_shape(iterations, state, 1)
     lowered = [
@@ -145,19 +144,6 @@ def leave(code: int) -> int:
             stream.flush()
         os._exit(code)
     return code
-
-
-def _over_members(members: int, function: Callable[..., T]) -> Callable[..., T]:
-    """`vmap`; for one member without the axis inside, which some compilers make slower programs of."""
-    if members != 1:
-        return jax.vmap(function)
-
-    def of_the_only_one(*arguments: PyTree) -> T:
-        inner = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), arguments)
-        result: T = jax.tree.map(lambda leaf: leaf.reshape(1, *leaf.shape), function(*inner))
-        return result
-
-    return of_the_only_one
 
 
 def _in_threads(calls: list[Callable[[], Any]]) -> list[Any]:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
-from .report import Curve, Summary
+from .curves import Curve
 from .scores import Estimate, Floats, estimate
+from .summaries import Summary
 
 Color = str | tuple[float, float, float] | Floats
 Numbers = NDArray[np.number[Any]]

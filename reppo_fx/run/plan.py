@@ -15,6 +15,8 @@ from ..sweeps.members import flatten_members, label_settings
 from ..sweeps.space import grid
 
 Types = tuple[type, ...]
+# What a random key takes: more would wrap around, and two seeds would be one.
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Plan:
         """
         if self.num_seeds < 1:
             raise ValueError(f"seeds is {self.num_seeds}; at least 1 is needed.")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise ValueError(f"seed is {self.seed}; it must be from 0 to {LARGEST_SEED}.")
         check_hyperparameters(self.hyperparameters)
         self.settings()
 
@@ -110,25 +114,25 @@ class Plan:
         Raises:
             ValueError: naming an entry that is missing, unknown, or not of its type.
         """
-        entries = _entries("", description, PLAN_TYPES, others=True)
-        config = _entries("config", entries["config"], _types_of_config())
+        found = entries("", description, PLAN_TYPES, others=True)
+        config = entries("config", found["config"], _types_of_config())
         floats = dict.fromkeys(Hyperparameters._fields, (float,))
-        numbers = _entries("hyperparameters", entries["hyperparameters"], floats)
-        swept = _entries("grid", entries["grid"], dict.fromkeys(entries["grid"], (tuple,)))
+        numbers = entries("hyperparameters", found["hyperparameters"], floats)
+        swept = entries("grid", found["grid"], dict.fromkeys(found["grid"], (tuple,)))
         for name, values in swept.items():
-            if not values or not all(_is(value, (float,)) for value in values):
+            if not values or not all(is_of(value, (float,)) for value in values):
                 raise ValueError(f"grid.{name} is {list(values)!r}; it must be a list of numbers.")
-        due = entries["evaluations"]
-        if not all(_is(value, (int,)) and value > 0 for value in due) or [*due] != sorted({*due}):
+        due = found["evaluations"]
+        if not all(is_of(value, (int,)) and value > 0 for value in due) or [*due] != sorted({*due}):
             raise ValueError(f"evaluations is {[*due]!r}; it must be a rising list of counts.")
         return cls(
-            task=entries["task"],
-            preset=entries["preset"],
+            task=found["task"],
+            preset=found["preset"],
             config=Config(**config),
             hyperparameters=Hyperparameters(**numbers),
             grid=swept,
-            num_seeds=entries["num_seeds"],
-            seed=entries["seed"],
+            num_seeds=found["num_seeds"],
+            seed=found["seed"],
             evaluations=due,
         )
 
@@ -191,8 +195,8 @@ def _types_of_config() -> dict[str, Types]:
     return types
 
 
-def _entries(
-    place: str, found: Mapping[str, Any], types: Mapping[str, Types], others: bool = False
+def entries(
+    place: str, found: object, types: Mapping[str, Types], others: bool = False
 ) -> dict[str, Any]:
     """The entries that `types` names, lists as tuples: each must be there and of its type, and no others but if
     they are allowed."""
@@ -200,22 +204,24 @@ def _entries(
     def full(name: str) -> str:
         return f"{place}.{name}" if place else name
 
+    if not isinstance(found, Mapping):
+        raise ValueError(f"the entry {place!r} is {found!r}; it must be an object.")
     for name in found:
         if name not in types and not others:
             raise unknown_name("entry", full(name), map(full, types))
-    entries: dict[str, Any] = {}
+    checked: dict[str, Any] = {}
     for name, kinds in types.items():
         if name not in found:
             raise ValueError(f"the entry {full(name)!r} is missing.")
         value = found[name]
-        if not _is(value, kinds):
+        if not is_of(value, kinds):
             words = " or ".join(JSON_NAMES.get(kind, kind.__name__) for kind in kinds)
             raise ValueError(f"{full(name)} is {value!r}; it must be {words}.")
-        entries[name] = tuple(value) if tuple in kinds and isinstance(value, list) else value
-    return entries
+        checked[name] = tuple(value) if tuple in kinds and isinstance(value, list) else value
+    return checked
 
 
-def _is(value: Any, kinds: Types) -> bool:
+def is_of(value: Any, kinds: Types) -> bool:
     """Whether a value from JSON has one of the types; whole numbers are floats too, booleans are no numbers."""
     if isinstance(value, bool):
         return bool in kinds or object in kinds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -99,7 +100,11 @@ def load_policies(folder: str | Path, best: bool = False) -> Policy:
         moment = "first evaluation" if best else "first training step"
         raise ValueError(f"{folder} has no {path.name}; the run ended before its {moment}.")
     plan = Plan.from_json(description)
-    blank = _blank(make_train(world(description), plan.config), plan)
+    # How long a run is does not matter to its policies: no sentence about that.
+    config = dataclasses.replace(
+        plan.config, num_evals=1, total_steps=plan.config.steps_per_iteration
+    )
+    blank = _blank(make_train(world(description), config), plan)
     found = _read_arrays(path, _nothing_yet(plan, blank)).policies if best else None
     policies: Policy = jax.tree.map(jnp.asarray, found or _read_arrays(path, blank))
     return policies

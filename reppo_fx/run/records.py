@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import operator
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..envs import Environment, TimeStep
+from ..envs import Environment, TimeStep, select_part
+from ..learner.distributions import tanh_normal
 from ..training.train import Train
 from .durable import write_whole
-from .plan import Plan
+from .plan import Plan, entries
 
 VERSION = 3
+WORLD_TYPES: dict[str, tuple[type, ...]] = {
+    "observation": (dict,),
+    "actor_part": (str,),
+    "critic_part": (str,),
+    "action_size": (int,),
+    "action_scale": (float, tuple),
+    "episode_length": (int,),
+}
 PACKAGES = (
     "reppo_fx",
     "jax",
@@ -93,21 +103,25 @@ def read_config(folder: Path) -> dict[str, Any]:
         world(description)
     except ValueError as error:
         raise ValueError(f"{path} is not as a run writes it: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not as a run writes it: its entry 'environment' is damaged ({error!r})."
-        ) from error
     return dict(description)
 
 
 def world(description: Mapping[str, Any]) -> Environment:
-    """An environment that has what networks are built from, and does nothing: policies load without simulators."""
-    environment = description["environment"]
-    shapes = {
-        name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
-        for name, (shape, dtype) in environment["observation"].items()
-    }
+    """An environment that has what networks are built from, and does nothing: policies load without simulators.
+
+    Raises:
+        ValueError: naming an entry of `environment` that is missing, unknown, or cannot be.
+    """
+    facts = entries("environment", description.get("environment"), WORLD_TYPES)
+    for name in ("action_size", "episode_length"):
+        if facts[name] < 1:
+            raise ValueError(f"environment.{name} is {facts[name]}; it must be at least 1.")
+    shapes = {name: _spec(name, spec) for name, spec in facts["observation"].items()}
     observation = shapes.get("", shapes)
+    for part in (facts["actor_part"], facts["critic_part"]):
+        select_part(observation, part)
+    # Checks the range of actions, too.
+    tanh_normal(facts["action_size"], facts["action_scale"])
 
     def reset(key: jax.Array) -> tuple[jax.Array, PyTree]:
         return key, jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), observation)
@@ -122,16 +136,26 @@ def world(description: Mapping[str, Any]) -> Environment:
         reset=reset,
         step=step,
         observation=observation,
-        action_size=environment["action_size"],
-        episode_length=environment["episode_length"],
-        actor_part=environment["actor_part"],
-        critic_part=environment["critic_part"],
-        action_scale=_scale(environment["action_scale"]),
+        action_size=facts["action_size"],
+        episode_length=facts["episode_length"],
+        actor_part=facts["actor_part"],
+        critic_part=facts["critic_part"],
+        action_scale=facts["action_scale"],
     )
 
 
-def _scale(saved: float | list[float]) -> float | tuple[float, ...]:
-    return tuple(saved) if isinstance(saved, list) else saved
+def _spec(name: str, saved: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a part of an observation, in the precision that jax has here."""
+    try:
+        shape, dtype = saved
+        sizes = tuple(operator.index(size) for size in shape)
+        if min(sizes, default=0) < 0:
+            raise ValueError
+        return jax.ShapeDtypeStruct(sizes, jax.dtypes.canonicalize_dtype(jnp.dtype(dtype)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"environment.observation[{name!r}] is {saved!r}; it must be a shape and a dtype."
+        ) from error
 
 
 def _versions() -> dict[str, str]:

@@ -109,10 +109,11 @@ def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Conso
     new = plan.with_total_steps(total_steps)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         done = max(checkpoints.steps(), default=0)
-    if new.total_iterations < done:
+    # A run that stopped between two evaluations has made none that counts where it is.
+    if new.total_iterations < done or (new.total_iterations == done and done not in plan.due):
         steps = done * plan.config.steps_per_iteration
         raise ValueError(
-            f"total_steps is {total_steps}, but {folder} has already done {steps} steps; give at least that."
+            f"total_steps is {total_steps}, but {folder} has already done {steps} steps; give more."
         )
     sentence = f"{folder} goes on to {total_steps} steps instead of {plan.config.total_steps}"
     if bool(np.any(np.asarray(new.settings().final_learning_rate) != 1.0)):
@@ -221,24 +222,21 @@ class _Session:
 
 def summary(plan: Plan, result: RunResult, encoding: str = "utf-8") -> str:
     """The line that a run ends with, for a stream of that encoding."""
+    command = "sweep" if plan.grid else "train"
+    folder = shell_word(str(result.folder), encoding)
+    go_on = f"\nGo on with: reppo-fx {command} --resume {folder}" if result.signal else ""
     if not len(result.env_steps):
-        return f"{plan.task}: stopped before the first evaluation; settings are in {result.folder}/"
+        return f"{plan.task}: stopped before the first evaluation; see {result.folder}/{go_on}"
     best = best_first(result.returns[-1])[0]
     last = result.returns[-1, best]
     ending = "stopped at" if result.signal is not None else "after"
     seeds = "1 seed" if len(last) == 1 else f"± {last.std():.1f} over {len(last)} seeds"
     labels = plan.labels
     what = f"best of {len(labels)} settings ({label_text(labels[best])}): " if plan.grid else ""
-    line = (
+    return (
         f"{plan.task}: {what}return {last.mean():.1f} ({seeds}) {ending} {count(int(result.env_steps[-1]))} "
-        f"steps each, {result.seconds:.0f} s in all, compilation included; see {result.folder}/"
+        f"steps each, {result.seconds:.0f} s in all, compilation included; see {result.folder}/{go_on}"
     )
-    command = "sweep" if plan.grid else "train"
-    if result.signal is not None:
-        line += (
-            f"\nGo on with: reppo-fx {command} --resume {shell_word(str(result.folder), encoding)}"
-        )
-    return line
 
 
 def _new_folder(out: Path | None, task: str) -> Path:

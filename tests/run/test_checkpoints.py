@@ -15,9 +15,8 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.run import CheckpointError, Checkpoints
+from reppo_fx.run import CheckpointError, Checkpoints, sealed
 from reppo_fx.run import checkpoints as checkpoints_module
-from reppo_fx.run.checkpoints import _file_digests
 
 from ..sizes import HP, TINY, tiny
 
@@ -207,7 +206,7 @@ def test_another_version_is_refused(tmp_path):
     path = folder / "reppo_fx.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
     seal = json.loads((folder / "seal.json").read_text())
-    checkpoints_module._write_seal(folder, _file_digests(folder), seal["score"])
+    sealed.write_seal(folder, sealed.file_digests(folder), seal["score"])
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="version 99"):
         checkpoints.restore(make_state())
 
@@ -271,9 +270,11 @@ def test_a_score_is_not_lost_to_a_save_of_the_same_step_without_one(tmp_path):
 
 
 def test_what_is_not_ours_is_never_touched(tmp_path):
-    for name in ("100", "7", "5.writing", "8.removing", "sha256", "notes"):
+    for name in ("100", "7", "5.writing", "8.removing", "sha256", "notes", "0"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine.txt").write_text("keep me")
+    (tmp_path / "0" / "seal.json").write_text("{}")
+    (tmp_path / "9.writing").mkdir()
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, make_state(step), {})
@@ -282,11 +283,15 @@ def test_what_is_not_ours_is_never_touched(tmp_path):
         checkpoints.save(7, make_state(7), {})
         with pytest.raises(CheckpointError, match="7 is there already, and is not a checkpoint"):
             checkpoints.wait()
-    for name in ("100", "7", "5.writing", "8.removing", "sha256", "notes"):
+        checkpoints.save(5, make_state(5), {})
+        with pytest.raises(CheckpointError, match="5.writing is there already, and is not ours"):
+            checkpoints.wait()
+    for name in ("100", "7", "5.writing", "8.removing", "sha256", "notes", "0"):
         assert (tmp_path / name / "mine.txt").read_text() == "keep me"
+    assert (tmp_path / "9.writing").is_dir()
 
 
-@pytest.mark.parametrize("moment", ["_write_arrays", "_write_seal", "sync_tree", "_remove"])
+@pytest.mark.parametrize("moment", ["write_arrays", "write_seal", "sync_tree", "_remove"])
 def test_a_failure_at_any_moment_leaves_the_one_before(tmp_path, monkeypatch, moment):
     saved(tmp_path, 1, keep=1)
 

@@ -10,10 +10,11 @@ from scipy.stats import mannwhitneyu, trim_mean
 import reppo_fx as rx
 from reppo_fx._errors import ReppoWarning
 from reppo_fx.run import cli
+from reppo_fx.run.curves import Curve, load_curves, split_label
 from reppo_fx.run.pictures import _limits
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import VERSION
-from reppo_fx.run.report import Curve, load_curves, notes, split_label, summarize
+from reppo_fx.run.report import notes
 from reppo_fx.run.scores import (
     Bootstrap,
     estimate,
@@ -23,6 +24,7 @@ from reppo_fx.run.scores import (
     performance_profile,
     probability_of_improvement,
 )
+from reppo_fx.run.summaries import summarize
 
 RUNS, TASKS = 12, ("a", "b", "c")
 MANY = Bootstrap(20_000)

@@ -7,7 +7,8 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.sweeps.population import FIXED_IN_A_RUN, MAY_EVOLVE, halving_schedule, keep_best
+from reppo_fx.sweeps.halving import halving_schedule, keep_best
+from reppo_fx.sweeps.population import FIXED_IN_A_RUN, MAY_EVOLVE
 
 from ..sizes import HP, TINY, leaves_close, tiny
 from .compilations import compiled_programs
