@@ -37,6 +37,7 @@ from settings import SIZES, read_changes
 import reppo_fx as rx
 from reppo_fx.run.scores import estimate, probability_of_improvement
 from reppo_fx.training.evaluate import evaluate_policy
+from reppo_fx.training.presets import CLEANER
 
 OURS = "reppo-cpu"
 FOLDER = record.RESULTS / "field"

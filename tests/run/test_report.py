@@ -132,8 +132,8 @@ def test_methods_without_a_shared_task_are_named():
 
 WORLD = {
     "observation": {"": [[1], "float32"]},
-    "actor_part": None,
-    "critic_part": None,
+    "actor_part": "state",
+    "critic_part": "state",
     "action_size": 1,
     "action_scale": 1.0,
     "episode_length": 6,
