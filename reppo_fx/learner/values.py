@@ -60,11 +60,11 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
     return ValueFunction(
         num_outputs=num_bins,
         offset=lambda hp: hl_gauss_targets(jnp.zeros((), jnp.result_type(float)), support(hp)),
-        value=lambda outputs, hp, state: hl_gauss_value(outputs, support(hp)),
+        value=lambda outputs, hp, state: hl_gauss_value(outputs, support(hp), finite_logits=True),
         # Apart from the loss: Gaussian tails would take a tenth of every gradient step.
         labels=lambda targets, hp, state: hl_gauss_targets(targets, support(hp)),
         # Only the critic is differentiated: gradients through the whole update pass.
-        loss=functools.partial(cross_entropy, stop_gradients=False),
+        loss=functools.partial(cross_entropy, stop_gradients=False, finite_logits=True),
     )
 
 

@@ -45,11 +45,13 @@ def widened(*arrays: Array) -> tuple[Dtype, tuple[Array, ...]]:
     )
 
 
-def shifted_logits(logits: Array) -> tuple[Array, Array]:
+def shifted_logits(logits: Array, finite: bool = False) -> tuple[Array, Array]:
     """Logits less their row's largest one, and `e` to these.
 
     `−∞` is a probability of 0 and `+∞` takes all of it; a row of nothing but `−∞` is no distribution: NaN.
     """
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    shifted = jnp.where(jnp.isposinf(logits), jnp.zeros_like(logits), logits - largest)
+    shifted = logits - largest
+    if not finite:
+        shifted = jnp.where(jnp.isposinf(logits), jnp.zeros_like(logits), shifted)
     return shifted, jnp.exp(shifted)

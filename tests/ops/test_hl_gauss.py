@@ -277,3 +277,17 @@ def test_half_precision_tells_151_bins_apart(dtype):
     # bfloat16 has no number between 148 and 149: computed in it, edges would coincide and masses be 0.
     expected = targets_by_scipy([149.0], np.arange(151.0))
     np.testing.assert_allclose(np.float64(targets), expected, atol=float(jnp.finfo(dtype).eps))
+
+
+def test_finite_logits_need_no_guard():
+    """The same numbers and gradients, with and without it."""
+    logits = 5.0 * jax.random.normal(jax.random.key(0), (8, 21))
+    support = hl_gauss_support(-1.0, 3.0, 21)
+    wanted = hl_gauss_targets(jnp.linspace(-1.0, 3.0, 8), support)
+    for of in (
+        lambda x, f: ops.cross_entropy(x, wanted, finite_logits=f).sum(),
+        lambda x, f: hl_gauss_value(x, support, finite_logits=f).sum(),
+    ):
+        np.testing.assert_array_equal(
+            *(jax.grad(lambda x, f=f, of=of: of(x, f))(logits) for f in (False, True))
+        )
