@@ -123,6 +123,8 @@ def toy(command):
                 arguments[arguments.index(flag) + 1] = value
             else:
                 arguments += [flag, value]
+    elif "--total-steps" in arguments:  # a run that goes on for longer than in toy sizes
+        arguments[arguments.index("--total-steps") + 1] = "128"
     return arguments
 
 

@@ -10,7 +10,7 @@ import jax
 import optax
 from jaxtyping import Array, Bool, Float, PyTree, ScalarLike
 
-from ..ops import Duals
+from ..ops import Duals, RunningStatistics
 from ..settings import Config, Hyperparameters
 from .auxiliary import AuxiliaryTask
 from .batch import Batch, Successor
@@ -88,6 +88,7 @@ class Method:
     normalizer: Normalizer
     optimizer: MakeOptimizer
     multipliers: Multipliers
+    # Any: the learner knows no worlds.
     collecting: Callable[[Method, Any, TrainState], tuple[TrainState, Rollout]]
     target_keys: Callable[[KeyStreams, int], Array]
     minibatch_keys: Callable[[Array, int], Array | None]
@@ -100,7 +101,7 @@ class Method:
 def network_inputs(
     method: Method,
     hyperparameters: Hyperparameters,
-    statistics: Any,
+    statistics: RunningStatistics,
     observation: PyTree[Array],
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """The actor's and the critic's part of an observation, normalized.
