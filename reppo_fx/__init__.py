@@ -1,6 +1,6 @@
 """REPPO in JAX: every equation a function, every hyperparameter traced, a whole sweep one program."""
 
-from . import envs
+from . import envs, hosts
 from ._errors import ReppoWarning
 from .learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION, AuxiliaryTask
 from .learner.batch import Batch, Successor
@@ -155,6 +155,7 @@ __all__ = [
     "hl_gauss_support",
     "hl_gauss_targets",
     "hl_gauss_value",
+    "hosts",
     "key_streams",
     "kl_constrained",
     "lambda_returns",

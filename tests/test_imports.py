@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "reppo_fx"
 
 GROUND = {"ops", "settings", "_errors", "_keys", "_ranges", "_trees"}
-BELOW_RUN = GROUND | {"envs", "learner", "training", "sweeps"}
+BELOW_RUN = GROUND | {"envs", "learner", "training", "hosts", "sweeps"}
 
 # For each room (a folder of reppo_fx, or a module on the ground floor), the rooms that it may import. Another
 # room must be placed here before it passes.
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "envs": GROUND | {"envs"},
     "learner": GROUND | {"learner"},
     "training": GROUND | {"envs", "learner", "training"},
+    "hosts": GROUND | {"envs", "learner", "training", "hosts"},
     "sweeps": GROUND | {"envs", "learner", "training", "sweeps"},
     "__init__": BELOW_RUN,
     "run": BELOW_RUN | {"run", "__init__"},

@@ -9,7 +9,7 @@ from ._simulator import Task
 from .base import Environment, TimeStep, select_part
 from .brax import brax, brax_names
 from .conform import conform
-from .containment import LIMIT, contain_nan
+from .containment import LIMIT, RESET_TRIES, contain_nan
 from .playground import playground, playground_names
 from .spaces import action_range, clip_action, flatten_observation, scale_reward
 from .transforms import (
@@ -23,6 +23,7 @@ from .transforms import (
 
 __all__ = [
     "LIMIT",
+    "RESET_TRIES",
     "Environment",
     "RandomizedState",
     "TimeStep",

@@ -1,0 +1,161 @@
+"""The contract for worlds that are programs of their own: a batch of instances, NumPy in and out."""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, PyTree
+from numpy.typing import NDArray
+
+
+class SimulatorError(RuntimeError):
+    """A simulator failed while it ran. What was learned until then is not lost: a run can go on from there."""
+
+
+class HostTimeStep(NamedTuple):
+    """What one step of all instances gives; arrays are good until the environment is called again.
+
+    Attributes:
+        observation: to act on next; where an episode ended, the first one of the next.
+        next_observation: the true successor of every state and action, before any restart.
+        reward: `r_t`.
+        terminated: the episode ended for good; the successor has no value.
+        truncated: the episode was cut (time limit); the successor still has a value. Where a simulator says both,
+            it has ended for good.
+        metrics: the simulator's own numbers, those of `HostEnvironment.metrics`.
+    """
+
+    observation: PyTree[NDArray[Any]]
+    next_observation: PyTree[NDArray[Any]]
+    reward: Float[np.ndarray, " n"]
+    terminated: Bool[np.ndarray, " n"]
+    truncated: Bool[np.ndarray, " n"]
+    metrics: dict[str, Float[np.ndarray, " n"]]
+
+    @property
+    def ended(self) -> Bool[np.ndarray, " n"]:
+        """Where an episode ended, for good or not."""
+        either: NDArray[Any] = np.logical_or(self.terminated, self.truncated)
+        return either
+
+
+class HostEnvironment(abc.ABC):
+    """A batch of instances of a simulator that is a program of its own. Subclass it for one that has no adapter.
+
+    `step` gives **the true successor, and restarts where an episode ended**. A simulator that does not restart
+    by itself needs only `advance` and `restart`: see `Restarting`. What `step` and `reset` give may be buffers
+    that the next call overwrites, of any real dtype; whoever keeps them copies them.
+
+    Attributes:
+        name: what people call it.
+        num_envs: instances.
+        observation: shape and dtype of every leaf of one instance's observation, in any containers.
+        action_size: dimension `d` of the action; actions are in [−1, 1].
+        episode_length: steps until the simulator's own time limit; none if it has none.
+        actor_part: the part of an observation that the actor sees, as `envs.select_part` names it.
+        critic_part: the part that the critic sees (may be privileged).
+        metrics: names of the numbers that every step gives.
+        action_scale: always 1: adapters rescale.
+    """
+
+    name: str
+    num_envs: int
+    observation: PyTree[jax.ShapeDtypeStruct]
+    action_size: int
+    episode_length: int | None = None
+    actor_part: str = "state"
+    critic_part: str = "state"
+    metrics: tuple[str, ...] = ()
+    action_scale: float = 1.0
+
+    @abc.abstractmethod
+    def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
+        """Start all instances anew.
+
+        Args:
+            seed: of everything random from here on; none to go on with the simulator's own random numbers.
+
+        Returns:
+            Their observations, `[num_envs, ...]`.
+        """
+
+    @abc.abstractmethod
+    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+        """One step of all instances, with actions in [−1, 1]."""
+
+    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
+        """Start these instances anew, now; of what it gives, only their rows mean something.
+
+        Raises:
+            NotImplementedError: if the simulator cannot start single instances. Then time limits below its own,
+                random first ages and the containment of its failures cannot be had.
+        """
+        raise NotImplementedError
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether `restart` works."""
+        return type(self).restart is not HostEnvironment.restart
+
+    def sized(self, num_envs: int) -> HostEnvironment:
+        """Another one of the same kind, with so many instances.
+
+        Raises:
+            NotImplementedError: if there can be only the one that there is.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
+        """Let go of everything that it holds; calling it twice does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Restarting(HostEnvironment):
+    """For a simulator that does not restart by itself: give `reset`, `advance` and `restart`."""
+
+    @abc.abstractmethod
+    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+        """One step of all instances, none of which is restarted: both observations are the successor."""
+
+    @abc.abstractmethod
+    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]: ...
+
+    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+        timestep = self.advance(action)
+        return restarted(self, timestep, timestep.ended)
+
+
+def restarted(
+    env: HostEnvironment, timestep: HostTimeStep, which: Bool[np.ndarray, " n"]
+) -> HostTimeStep:
+    """The time step after the instances that it says have started anew; it is copied before they do."""
+    if not which.any():
+        return timestep
+    kept: HostTimeStep = jax.tree.map(np.array, timestep)
+    start = env.restart(which)
+    return kept._replace(observation=choose(which, start, kept.observation))
+
+
+def choose(
+    which: Bool[np.ndarray, " n"], new: PyTree[NDArray[Any]], old: PyTree[NDArray[Any]]
+) -> PyTree[NDArray[Any]]:
+    """Rows of one tree where it says so, else of the other; always new arrays."""
+
+    def rows(new: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
+        return np.where(which.reshape(-1, *[1] * (np.ndim(old) - 1)), new, old)
+
+    return jax.tree.map(rows, new, old)

@@ -1,0 +1,233 @@
+"""What adapters share: a simulator's spaces become flat float vectors, and actions in [−1, 1] become its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Float, PyTree
+from numpy.typing import DTypeLike, NDArray
+
+from ..envs import select_part
+
+PARTS = ("state", "privileged_state")
+
+
+@runtime_checkable
+class Box(Protocol):
+    """A space of real arrays, as gymnasium and its relatives have it."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+
+
+class ActionRange(NamedTuple):
+    """A finite box of actions for those in [−1, 1]; an entry without both bounds passes through, within its box.
+
+    Attributes:
+        shape: of one instance's action.
+        dtype: of it.
+        low: lower bounds, flat.
+        high: upper bounds, flat.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    low: Float[np.ndarray, " d"]
+    high: Float[np.ndarray, " d"]
+
+    @property
+    def size(self) -> int:
+        """`d`."""
+        return len(self.low)
+
+    def __call__(self, action: Float[np.ndarray, "n d"]) -> NDArray[Any]:
+        """`[n, d]` in [−1, 1] to `[n, *shape]` as the simulator has it."""
+        bounded = np.isfinite(self.low) & np.isfinite(self.high)
+        low, high = np.where(bounded, self.low, -1.0), np.where(bounded, self.high, 1.0)
+        own = np.asarray(action, np.float64)
+        if bounded.any() and not ((low == -1) & (high == 1)).all():
+            own = np.where(bounded, 0.5 * (low + high) + 0.5 * (high - low) * own, own)
+        own = np.clip(own, self.low, self.high)
+        return own.reshape(len(own), *self.shape).astype(self.dtype)
+
+
+def read_action_space(name: str, space: object) -> ActionRange:
+    """The range of a `Box` for one instance.
+
+    Raises:
+        ValueError: for any other space, and for a box that is empty.
+    """
+    if not isinstance(space, Box):
+        what = "discrete actions" if hasattr(space, "n") else f"actions in {space!r}"
+        raise ValueError(
+            f"{name} has {what} ({space!r}); so far only continuous ones are learned: a Box of one or more numbers."
+        )
+    low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
+    if not low.size or not (low < high).all():
+        raise ValueError(
+            f"{name}: the box of actions goes from {low.tolist()} to {high.tolist()}; low must be below high."
+        )
+    # `Box.dtype` of a space whose actions are whole numbers would cut them.
+    dtype = np.dtype(getattr(space, "dtype", np.float32))
+    if not np.issubdtype(dtype, np.floating):
+        raise ValueError(f"{name} has actions of {dtype}; they must be real numbers.")
+    return ActionRange(low.shape, dtype, low.ravel(), high.ravel())
+
+
+class Reader(NamedTuple):
+    """How a simulator's observations are read.
+
+    Attributes:
+        read: `observations of all instances -> observations`, new arrays in jax's precision.
+        observation: of one instance, after it.
+        actor_part: that the actor sees.
+        critic_part: that the critic sees.
+    """
+
+    read: Callable[[PyTree[NDArray[Any]]], PyTree[NDArray[Any]]]
+    observation: PyTree[jax.ShapeDtypeStruct]
+    actor_part: str
+    critic_part: str
+
+
+def make_reader(
+    name: str,
+    example: PyTree[NDArray[Any]],
+    *,
+    flatten: bool = True,
+    actor_part: str | None = None,
+    critic_part: str | None = None,
+    categories: Mapping[str, int] | None = None,
+) -> Reader:
+    """Read observations like this one.
+
+    Flattened, each part that actor or critic sees is one float vector, its leaves joined in the simulator's own
+    order (a dict's insertion order). An observation with an entry `"state"`, or of which parts are named, has parts
+    (`"privileged_state"` is the critic's, where it is there); any other is one vector as a whole.
+
+    Args:
+        name: the environment's, for sentences.
+        example: an observation of all instances, `[n, ...]`.
+        flatten: or leave containers and shapes as they are, for networks of one's own.
+        actor_part: its name.
+        critic_part: its name.
+        categories: for leaves that are whole numbers below a bound (path as `a.b.0`; `""` is the whole), that
+            bound: flattened, they become one-hot vectors.
+
+    Raises:
+        ValueError: for a part that is not there, or something that is no vector of numbers.
+    """
+    parts: dict[str, str] | None = None
+    if isinstance(example, Mapping) and (actor_part or critic_part or PARTS[0] in example):
+        actor = actor_part or (PARTS[0] if PARTS[0] in example else critic_part)
+        critic = critic_part or (PARTS[1] if PARTS[1] in example else actor)
+        parts = {"actor": actor or "", "critic": critic or ""}
+        for role, part in parts.items():
+            try:
+                select_part(example, part)
+            except ValueError as error:
+                raise ValueError(f"{name}: {role}_part is {part!r}, but {error}") from None
+    elif actor_part or critic_part:
+        raise ValueError(
+            f"{name}: actor_part is {actor_part!r} and critic_part {critic_part!r}, but the observation has no "
+            "named parts."
+        )
+    read = _flat(name, example, parts, categories or {}) if flatten else _as_it_is
+    seen = read(example)
+    specs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), seen)
+    names = parts or {"actor": PARTS[0], "critic": PARTS[0]}
+    return Reader(read, specs, names["actor"], names["critic"])
+
+
+def _flat(
+    name: str,
+    example: PyTree[NDArray[Any]],
+    parts: dict[str, str] | None,
+    categories: Mapping[str, int],
+) -> Callable[[PyTree[NDArray[Any]]], PyTree[NDArray[Any]]]:
+    def vector(part: PyTree[NDArray[Any]], path: str) -> NDArray[Any]:
+        columns = []
+        for place, leaf in leaves_in_order(part, path):
+            columns.append(_column(name, place, np.asarray(leaf), categories.get(place)))
+        return np.concatenate(columns, axis=1)
+
+    def read(observation: PyTree[NDArray[Any]]) -> PyTree[NDArray[Any]]:
+        if parts is None:
+            return vector(observation, "")
+        return {p: vector(select_part(observation, p), p) for p in dict.fromkeys(parts.values())}
+
+    return read
+
+
+def leaves_in_order(tree: PyTree, path: str = "") -> list[tuple[str, Any]]:
+    """Leaves with their paths (`a.b.0`), dicts in their own order (jax sorts them)."""
+    if isinstance(tree, Mapping):
+        items = [(str(key), value) for key, value in tree.items()]
+    elif isinstance(tree, tuple | list):
+        items = [(str(index), value) for index, value in enumerate(tree)]
+    else:
+        return [(path, tree)]
+    return [
+        leaf
+        for key, value in items
+        for leaf in leaves_in_order(value, f"{path}.{key}" if path else key)
+    ]
+
+
+def _column(name: str, place: str, leaf: NDArray[Any], bound: int | None) -> NDArray[Any]:
+    where = f"observation {place!r}" if place else "the observation"
+    if leaf.ndim > 2:
+        raise ValueError(
+            f"{name}: {where} has shape {list(leaf.shape[1:])}, which is no vector; give flatten=False, and "
+            "networks of your own (networks=) that take it as it is."
+        )
+    if not _is_real(leaf.dtype):
+        raise ValueError(f"{name}: {where} is of {leaf.dtype}; it must be of real numbers.")
+    if bound is not None:
+        leaf = np.eye(bound)[leaf.astype(int)]
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which containment sees
+        return leaf.reshape(len(leaf), -1).astype(_real())
+
+
+def _as_it_is(observation: PyTree[NDArray[Any]]) -> PyTree[NDArray[Any]]:
+    """The same containers with copies in jax's precision."""
+    with np.errstate(over="ignore"):
+        return jax.tree.map(
+            lambda leaf: np.array(leaf, jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)),
+            observation,
+        )
+
+
+def _is_real(dtype: DTypeLike) -> bool:
+    return any(np.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
+
+
+def _real() -> np.dtype[Any]:
+    dtype: np.dtype[Any] = jax.dtypes.canonicalize_dtype(np.float64)
+    return dtype
+
+
+def numbers(info: Mapping[str, Any], num_envs: int, skip: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a simulator says of every instance in one real number each; flags and whole numbers count as such."""
+    found = {}
+    for key, value in info.items():
+        if key in skip or not hasattr(value, "dtype"):
+            continue
+        array = np.asarray(value)
+        if array.shape in ((num_envs,), (num_envs, 1)) and _is_real(array.dtype):
+            found[str(key)] = array.reshape(num_envs)
+    return found
+
+
+def columns(
+    info: Mapping[str, Any], names: tuple[str, ...], num_envs: int
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """These numbers as floats of their own; one that is not there is 0."""
+    found = numbers({name: info[name] for name in names if name in info}, num_envs)
+    return {
+        name: np.array(found[name], _real()) if name in found else np.zeros(num_envs, _real())
+        for name in names
+    }
