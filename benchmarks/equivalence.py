@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -50,7 +49,6 @@ from reppo_fx.ops import (
     tanh_normal_kl_sampled,
     tanh_normal_sample,
 )
-from reppo_fx.training.original import collect_with_running_statistics
 
 # Rounding of one evaluation; and where rounding is amplified: in a small difference of large numbers, and in Adam
 # steps, whose sign follows it where a gradient is near zero.
@@ -206,9 +204,8 @@ def compare_gradients(original: Original) -> list[Term]:
 def with_their_keys(train: Any, key: Any) -> tuple[Any, Any]:
     """Ours, drawing from the keys that theirs draws from; and the key of the update."""
     keys, update_key = action_keys(key)
-    collecting = functools.partial(collect_with_running_statistics, keys=keys)
     train = dataclasses.replace(
-        train, collecting=collecting, target_keys=lambda streams, rows: keys
+        train, action_keys=lambda streams, rows: keys, target_keys=lambda streams, rows: keys
     )
     return train, update_key
 

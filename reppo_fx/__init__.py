@@ -2,6 +2,7 @@
 
 from . import envs, hosts
 from ._errors import ReppoWarning
+from .hosts.train import HostTrain, make_host_train
 from .learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION, AuxiliaryTask
 from .learner.batch import Batch, Successor
 from .learner.distributions import Distribution, PolicySample, TanhNormal, tanh_normal
@@ -103,6 +104,7 @@ __all__ = [
     "EpisodeMetric",
     "Episodes",
     "Halving",
+    "HostTrain",
     "Hyperparameters",
     "KLRule",
     "KeyStreams",
@@ -162,6 +164,7 @@ __all__ = [
     "learn",
     "log_uniform",
     "make_batch",
+    "make_host_train",
     "make_networks",
     "make_objective",
     "make_optimizer",

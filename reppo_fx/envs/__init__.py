@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from .._errors import MissingExtraError, unknown_name
 from ._physics import RandomizedState
-from ._simulator import Task
+from ._simulator import Task, require
 from .base import Environment, TimeStep, select_part
 from .brax import brax, brax_names
 from .conform import conform
@@ -41,6 +41,7 @@ __all__ = [
     "playground",
     "playground_names",
     "random_start_age",
+    "require",
     "scale_reward",
     "select_part",
     "time_limit",

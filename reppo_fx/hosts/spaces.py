@@ -100,7 +100,7 @@ def make_reader(
     flatten: bool = True,
     actor_part: str | None = None,
     critic_part: str | None = None,
-    categories: Mapping[str, int] | None = None,
+    categories: Mapping[str, tuple[int, int]] | None = None,
 ) -> Reader:
     """Read observations like this one.
 
@@ -114,8 +114,8 @@ def make_reader(
         flatten: or leave containers and shapes as they are, for networks of one's own.
         actor_part: its name.
         critic_part: its name.
-        categories: for leaves that are whole numbers below a bound (path as `a.b.0`; `""` is the whole), that
-            bound: flattened, they become one-hot vectors.
+        categories: for leaves that are one of several categories (path as `a.b.0`; `""` is the whole), the first
+            one's number and how many there are: flattened, they become one-hot vectors.
 
     Raises:
         ValueError: for a part that is not there, or something that is no vector of numbers.
@@ -146,7 +146,7 @@ def _flat(
     name: str,
     example: PyTree[NDArray[Any]],
     parts: dict[str, str] | None,
-    categories: Mapping[str, int],
+    categories: Mapping[str, tuple[int, int]],
 ) -> Callable[[PyTree[NDArray[Any]]], PyTree[NDArray[Any]]]:
     def vector(part: PyTree[NDArray[Any]], path: str) -> NDArray[Any]:
         columns = []
@@ -177,7 +177,18 @@ def leaves_in_order(tree: PyTree, path: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def _column(name: str, place: str, leaf: NDArray[Any], bound: int | None) -> NDArray[Any]:
+def map_leaves(function: Callable[[Any], Any], tree: PyTree) -> PyTree:
+    """As `jax.tree.map`, with dicts in their own order."""
+    if isinstance(tree, Mapping):
+        return {key: map_leaves(function, value) for key, value in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(map_leaves(function, value) for value in tree)
+    return function(tree)
+
+
+def _column(
+    name: str, place: str, leaf: NDArray[Any], kinds: tuple[int, int] | None
+) -> NDArray[Any]:
     where = f"observation {place!r}" if place else "the observation"
     if leaf.ndim > 2:
         raise ValueError(
@@ -186,8 +197,9 @@ def _column(name: str, place: str, leaf: NDArray[Any], bound: int | None) -> NDA
         )
     if not _is_real(leaf.dtype):
         raise ValueError(f"{name}: {where} is of {leaf.dtype}; it must be of real numbers.")
-    if bound is not None:
-        leaf = np.eye(bound)[leaf.astype(int)]
+    if kinds is not None:
+        first, count = kinds
+        leaf = np.eye(count)[leaf.astype(int) - first]
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which containment sees
         return leaf.reshape(len(leaf), -1).astype(_real())
 

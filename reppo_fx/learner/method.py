@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
@@ -68,7 +68,7 @@ class Method:
         normalizer: of observations.
         optimizer: of the actor and of the critic.
         multipliers: how actor and multipliers step.
-        collecting: `(method, environment, state) -> (state, rollout)`, what `collect` calls.
+        action_keys: `(key streams, T) -> keys`, one per row, for the actions.
         target_keys: `(key streams, T) -> keys`, one per row, for the actions at the successors.
         minibatch_keys: `(key, count) -> keys`, or none where all minibatches of an epoch share the key.
         actor_part: the actor's part of an observation.
@@ -88,8 +88,7 @@ class Method:
     normalizer: Normalizer
     optimizer: MakeOptimizer
     multipliers: Multipliers
-    # Any: the learner knows no worlds.
-    collecting: Callable[[Method, Any, TrainState], tuple[TrainState, Rollout]]
+    action_keys: Callable[[KeyStreams, int], Array]
     target_keys: Callable[[KeyStreams, int], Array]
     minibatch_keys: Callable[[Array, int], Array | None]
     actor_part: Part
@@ -120,6 +119,11 @@ def policy_of(
 ) -> PyTree[Array]:
     """Parameters of the policy at normalized observations."""
     return method.distribution.policy(actor(observation), hp)
+
+
+def keys_of_actions(streams: KeyStreams, rows: int) -> Array:
+    """Keys of collecting's own stream."""
+    return jax.random.split(streams.collect, rows)
 
 
 def own_key_per_row(streams: KeyStreams, rows: int) -> Array:

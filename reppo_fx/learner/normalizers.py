@@ -17,21 +17,35 @@ from ..ops import (
 )
 
 
+class Seen(NamedTuple):
+    """Statistics once a rollout has been collected.
+
+    Attributes:
+        following: to go on with.
+        used: that `x_t` is normalized by; with a leading axis `[T]` where they change at every step.
+        successors: that `x_{t+1}` is normalized by; likewise.
+    """
+
+    following: RunningStatistics
+    used: RunningStatistics
+    successors: RunningStatistics
+
+
 class Normalizer(NamedTuple):
     """A bundle of functions over `RunningStatistics`.
 
     Attributes:
         init: `example observation -> statistics` that have seen nothing.
         start: `(statistics, first observations) -> statistics`, once, at the start of a run.
-        take_in: `(statistics, observations of a rollout) -> statistics`.
-        used: `(before, after) -> statistics` that a rollout is learned from with.
+        observe: `(statistics, observations to act on next) -> statistics`, at every step of a rollout.
+        rollout: `(statistics before, observations [T, ...], observations to act on next) -> Seen`.
         normalize: `(statistics, observations, variance floor) -> observations`.
     """
 
     init: Callable[[PyTree], RunningStatistics]
     start: Callable[[RunningStatistics, PyTree[Array]], RunningStatistics]
-    take_in: Callable[[RunningStatistics, PyTree[Array]], RunningStatistics]
-    used: Callable[[RunningStatistics, RunningStatistics], RunningStatistics]
+    observe: Callable[[RunningStatistics, PyTree[Array]], RunningStatistics]
+    rollout: Callable[[RunningStatistics, PyTree[Array], PyTree[Array]], Seen]
     normalize: Callable[[RunningStatistics, PyTree[Array], ScalarLike], PyTree[Array]]
 
 
@@ -40,11 +54,17 @@ def unchanged(statistics: RunningStatistics, _: PyTree[Array]) -> RunningStatist
     return statistics
 
 
-def latest_if_first(before: RunningStatistics, after: RunningStatistics) -> RunningStatistics:
-    """Those before, unless they had seen nothing."""
+def after_rollout(before: RunningStatistics, observations: PyTree[Array], _: PyTree[Array]) -> Seen:
+    """One set of statistics for the whole rollout: those before it, or its own if they had seen nothing."""
+    after = statistics_update(before, observations)
     choose = lambda new, old: jnp.where(before.count == 0, new, old)
-    chosen: RunningStatistics = jax.tree.map(choose, after, before)
-    return chosen
+    used = jax.tree.map(choose, after, before)
+    return Seen(after, used, used)
+
+
+def never(before: RunningStatistics, _: PyTree[Array], __: PyTree[Array]) -> Seen:
+    """Statistics that stay as they are."""
+    return Seen(before, before, before)
 
 
 def as_seen(
@@ -56,9 +76,9 @@ def as_seen(
 
 
 ONCE_PER_ITERATION = Normalizer(
-    statistics_init, unchanged, statistics_update, latest_if_first, statistics_normalize
+    statistics_init, unchanged, unchanged, after_rollout, statistics_normalize
 )
 """One set of statistics for a whole iteration, updated after collecting."""
 
-NO_NORMALIZATION = Normalizer(statistics_init, unchanged, unchanged, unchanged, as_seen)
+NO_NORMALIZATION = Normalizer(statistics_init, unchanged, unchanged, never, as_seen)
 """Networks see observations as they are."""

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..ops import RunningStatistics
-from .normalizers import Normalizer
 
 
 class Transition(NamedTuple):
@@ -43,15 +42,3 @@ class Rollout(NamedTuple):
     transitions: Transition
     statistics: RunningStatistics
     next_statistics: RunningStatistics
-
-
-def take_in(
-    normalizer: Normalizer, statistics: RunningStatistics, transitions: Transition
-) -> tuple[RunningStatistics, Rollout]:
-    """Statistics of all that has been seen, and the rollout that is learned from.
-
-    The first rollout is learned from with its own statistics, later ones with those that they were collected with.
-    """
-    new = normalizer.take_in(statistics, transitions.observation)
-    used = normalizer.used(statistics, new)
-    return new, Rollout(transitions, used, used)

@@ -82,6 +82,7 @@ class KeyStreams(NamedTuple):
     following: Array
     evaluate: Array
     advantages: Array
+    world: Array
 
 
 def key_streams(key: Array) -> KeyStreams:
@@ -89,6 +90,6 @@ def key_streams(key: Array) -> KeyStreams:
 
     >>> streams = key_streams(jax.random.key(0))
     >>> len({str(jax.random.key_data(stream)) for stream in streams})
-    6
+    7
     """
     return KeyStreams(*jax.random.split(key, len(KeyStreams._fields)))

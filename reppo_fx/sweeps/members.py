@@ -22,6 +22,7 @@ from .._keys import expose_keys as expose_keys
 from .._keys import is_key as is_key
 from .._keys import key_kinds as key_kinds
 from .._keys import restore_keys as restore_keys
+from .._members import over_axis
 from .._ranges import as_count
 from ..settings import Hyperparameters, check_hyperparameters
 from .mesh import compiler_mesh as compiler_mesh
@@ -143,21 +144,11 @@ def lowest_unless_finite(scores: Float[ArrayLike, "*shape"]) -> Float[Array, "*s
 def over_members(function: Callable[P, T], mesh: Mesh | None = None) -> Callable[P, T]:
     """`vmap` over the member axis; on a mesh each device maps over its own share, and none talks to another.
 
-    A single member is not mapped at all: an axis of one costs jax 0.10 up to three quarters more time on a CPU,
-    and without it the numbers are exactly those of the function alone.
-
     Args:
         function: of one member; every argument and result gets the member axis in front.
         mesh: devices that the axis is laid over, across all of the mesh's axes; it must divide evenly.
     """
-
-    def mapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        if {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(args)} != {(1,)}:
-            return jax.vmap(function)(*args, **kwargs)
-        result = function(*jax.tree.map(lambda leaf: leaf[0], args), **kwargs)
-        alone: T = jax.tree.map(lambda leaf: leaf[None], result)
-        return alone
-
+    mapped = over_axis(function)
     return mapped if mesh is None else shard_members(mapped, mesh)
 
 

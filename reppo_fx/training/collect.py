@@ -8,7 +8,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ..envs import Environment, TimeStep
 from ..learner.method import Method, network_inputs, policy_of
-from ..learner.rollout import Rollout, Transition, take_in
+from ..learner.rollout import Rollout, Transition
 from ..learner.state import RolloutState, TrainState, key_streams
 from ..ops import RunningStatistics
 
@@ -23,34 +23,25 @@ def collect(method: Method, env: Environment, state: TrainState) -> tuple[TrainS
     The key stays: `update` moves it on, so collecting twice from one state repeats the noise.
 
     Args:
-        method: the functions; `method.collecting` does the work.
+        method: the functions.
         env: a batched environment that resets itself, as from `envs.training_environment`.
         state: whose policy acts, and where to go on.
 
     Returns:
         The state with the world moved on, and the rollout, `[T, num_envs, ...]`.
     """
-    return method.collecting(method, env, state)
 
+    def step(world: RolloutState, key: Array) -> tuple[RolloutState, Transition]:
+        action = act(key, method, state, world.statistics, world.observation)
+        env_state, timestep = env.step(world.env_state, action)
+        statistics = method.normalizer.observe(world.statistics, timestep.observation)
+        row = transition(world.observation, action, timestep)
+        return RolloutState(env_state, timestep.observation, statistics), row
 
-def collect_frozen(
-    method: Method, env: Environment, state: TrainState
-) -> tuple[TrainState, Rollout]:
-    """Collect with one set of observation statistics, updated afterwards."""
-
-    def step(
-        carry: tuple[PyTree[Array], PyTree[Array]], key: Array
-    ) -> tuple[tuple[PyTree[Array], PyTree[Array]], Transition]:
-        env_state, observation = carry
-        action = act(key, method, state, state.rollout.statistics, observation)
-        env_state, timestep = env.step(env_state, action)
-        return (env_state, timestep.observation), transition(observation, action, timestep)
-
-    start = (env.refresh(state.rollout.env_state), state.rollout.observation)
-    keys = jax.random.split(key_streams(state.key).collect, method.config.num_steps)
-    (env_state, observation), transitions = jax.lax.scan(step, start, keys)
-    statistics, rollout = take_in(method.normalizer, state.rollout.statistics, transitions)
-    return close(state, RolloutState(env_state, observation, statistics), rollout)
+    start = state.rollout._replace(env_state=env.refresh(state.rollout.env_state))
+    keys = method.action_keys(key_streams(state.key), method.config.num_steps)
+    world, transitions = jax.lax.scan(step, start, keys)
+    return close(method, state, world, transitions)
 
 
 def act(
@@ -81,16 +72,33 @@ def transition(observation: PyTree[Array], action: PyTree[Array], timestep: Time
     )
 
 
-def close(state: TrainState, world: RolloutState, rollout: Rollout) -> tuple[TrainState, Rollout]:
-    """The state after collecting, failures counted, and the rollout with the environment's own metrics alone."""
-    metrics = rollout.transitions.metrics
-    own = {name: value for name, value in metrics.items() if name not in COUNTERS}
+def close(
+    method: Method, state: TrainState, world: RolloutState, transitions: Transition
+) -> tuple[TrainState, Rollout]:
+    """The state after collecting and the rollout: statistics taken in, failures counted, own metrics left.
+
+    Args:
+        method: the functions.
+        state: before collecting.
+        world: where collecting ended.
+        transitions: `[T, num_envs, ...]`.
+    """
+    own = {name: x for name, x in transitions.metrics.items() if name not in COUNTERS}
     failed = sum(
-        (jnp.sum(metrics[name]).astype(jnp.int32) for name in COUNTERS if name in metrics),
+        (
+            jnp.sum(transitions.metrics[name]).astype(jnp.int32)
+            for name in COUNTERS
+            if name in transitions.metrics
+        ),
         jnp.zeros((), jnp.int32),
     )
-    state = state._replace(rollout=world, nonfinite=_add(state.nonfinite, failed))
-    return state, rollout._replace(transitions=rollout.transitions._replace(metrics=own))
+    before = state.rollout.statistics
+    seen = method.normalizer.rollout(before, transitions.observation, world.observation)
+    state = state._replace(
+        rollout=world._replace(statistics=seen.following),
+        nonfinite=_add(state.nonfinite, failed),
+    )
+    return state, Rollout(transitions._replace(metrics=own), seen.used, seen.successors)
 
 
 def _add(total: Int[Array, ""], more: Int[Array, ""]) -> Int[Array, ""]:

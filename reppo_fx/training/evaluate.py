@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ..envs import LIMIT, Environment, TimeStep, batch, conform, contain_nan, time_limit
 from ..learner.method import Method
 from ..learner.state import TrainState, key_streams
+from .assembly import episode_length_of
 from .collect import COUNTERS
 from .policy import make_policy
 
@@ -149,12 +150,7 @@ def evaluate(method: Method, env: Environment, state: TrainState) -> Episodes:
     Raises:
         ValueError: if neither the config nor the environment says how long an episode is.
     """
-    length = method.config.episode_length or env.episode_length
-    if length is None:
-        raise ValueError(
-            f"episode_length is not set, and {env.name} has none of its own; "
-            "give it in the Config (steps until the time limit)."
-        )
+    length = episode_length_of(env, method.config)
     key = key_streams(state.key).evaluate
     config = method.config
     policy = make_policy(method, state)

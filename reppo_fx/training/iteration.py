@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..envs import Environment
 from ..learner.learn import TrainingMetrics, learn
@@ -13,6 +15,7 @@ from ..learner.networks import NetworkShapes
 from ..learner.state import RolloutState, TrainState
 from ..learner.update import learner_init
 from ..settings import Hyperparameters
+from .assembly import World
 from .collect import collect
 
 
@@ -30,21 +33,57 @@ def init_state(
         env: a batched environment that resets itself, as from `envs.training_environment`.
         hyperparameters: of the run; kept in the state, as arrays.
     """
+    network_key, env_key, key = start_keys(key)
+    env_state, observation = env.reset(jax.random.split(env_key, method.config.num_envs))
+    return first_state(network_key, key, method, env, hyperparameters, env_state, observation)
+
+
+class StartKeys(NamedTuple):
+    """What the key of a run is split into."""
+
+    networks: Array
+    world: Array
+    following: Array
+
+
+def start_keys(key: Array) -> StartKeys:
+    """Keys for networks, for the world's first reset, and for what follows."""
+    return StartKeys(*jax.random.split(key, 3))
+
+
+def first_state(
+    network_key: Array,
+    following_key: Array,
+    method: Method,
+    world: World,
+    hyperparameters: Hyperparameters,
+    env_state: PyTree,
+    observation: PyTree[Array],
+) -> TrainState:
+    """Networks, optimizers, and statistics of the first observations, before anything is learned.
+
+    Args:
+        network_key: of the networks.
+        following_key: of all that comes after.
+        method: the functions.
+        world: whose static facts the networks are built for.
+        hyperparameters: of the run; kept in the state, as arrays.
+        env_state: whatever collecting needs to go on.
+        observation: of all instances, to act on first.
+    """
     hp = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), hyperparameters)
-    network_key, env_key, key = jax.random.split(key, 3)
     shapes = NetworkShapes(
-        method.actor_part(env.observation),
-        method.critic_part(env.observation),
-        env.action_size,
+        method.actor_part(world.observation),
+        method.critic_part(world.observation),
+        world.action_size,
         method.distribution.num_outputs,
     )
     networks = method.networks(network_key, shapes, method.value_function, hp)
-    env_state, observation = env.reset(jax.random.split(env_key, method.config.num_envs))
-    statistics = method.normalizer.start(method.normalizer.init(env.observation), observation)
+    statistics = method.normalizer.start(method.normalizer.init(world.observation), observation)
     return TrainState(
         learner=learner_init(method, networks, hp),
         rollout=RolloutState(env_state, observation, statistics),
-        key=key,
+        key=following_key,
         iteration=jnp.zeros((), jnp.int32),
         nonfinite=jnp.zeros((), jnp.int32),
         diverged_at=jnp.full((), -1, jnp.int32),

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, PyTree
 
-from ..envs import Environment
 from ..learner.method import Constraint, Method, Multipliers
 from ..learner.networks import ActorNetwork, Networks
-from ..learner.normalizers import Normalizer, latest_if_first, unchanged
-from ..learner.rollout import Rollout, Transition
-from ..learner.state import KeyStreams, LearnerState, RolloutState, TrainState, key_streams
+from ..learner.normalizers import Normalizer, Seen
+from ..learner.rollout import Transition
+from ..learner.state import KeyStreams, LearnerState
 from ..ops import (
     Duals,
     RunningStatistics,
@@ -33,7 +32,6 @@ from ..ops import (
     statistics_update,
 )
 from ..settings import Hyperparameters
-from .collect import act, close, transition
 
 CHOICES: dict[str, Any] = {
     "kl_estimator": "sampled_clipped",
@@ -47,36 +45,36 @@ CHOICES: dict[str, Any] = {
 }
 """What the preset `authors` says in a `Config`."""
 
-Seen = tuple[Transition, RunningStatistics, RunningStatistics]
-"""A row, and the statistics before and after it."""
-
 KL_CLIP = 1e-4
 """How far from ±1 the new density's actions are kept."""
 
+
+def statistics_of_every_step(
+    before: RunningStatistics, observations: PyTree[Array], following: PyTree[Array]
+) -> Seen:
+    """Statistics that took in every step at once: before and after each row."""
+    shifted = jax.tree.map(
+        lambda x, last: jnp.concatenate([x[1:], last[None]]), observations, following
+    )
+
+    def take_in(
+        statistics: RunningStatistics, observation: PyTree[Array]
+    ) -> tuple[RunningStatistics, tuple[RunningStatistics, RunningStatistics]]:
+        after = statistics_update(statistics, observation)
+        return after, (statistics, after)
+
+    last, (used, successors) = jax.lax.scan(take_in, before, shifted)
+    return Seen(last, used, successors)
+
+
 EVERY_STEP = Normalizer(
-    statistics_init, statistics_update, unchanged, latest_if_first, statistics_normalize
+    statistics_init,
+    statistics_update,
+    statistics_update,
+    statistics_of_every_step,
+    statistics_normalize,
 )
-"""Statistics that have seen the first reset, and are moved on by `collect_with_running_statistics`."""
-
-
-def collect_with_running_statistics(
-    method: Method, env: Environment, state: TrainState, keys: Array | None = None
-) -> tuple[TrainState, Rollout]:
-    """Collect with observation statistics that take in every step at once, from keys of one's own if given."""
-
-    def step(carry: RolloutState, key: Array) -> tuple[RolloutState, Seen]:
-        before = carry.statistics
-        action = act(key, method, state, before, carry.observation)
-        env_state, timestep = env.step(carry.env_state, action)
-        after = statistics_update(before, timestep.observation)
-        row = transition(carry.observation, action, timestep)
-        return RolloutState(env_state, timestep.observation, after), (row, before, after)
-
-    start = state.rollout._replace(env_state=env.refresh(state.rollout.env_state))
-    if keys is None:
-        keys = jax.random.split(key_streams(state.key).collect, method.config.num_steps)
-    world, rows = jax.lax.scan(step, start, keys)
-    return close(state, world, Rollout(*rows))
+"""Statistics that have seen the first reset, and take in every step at once."""
 
 
 def keys_of_the_rollout(streams: KeyStreams, rows: int) -> Array:

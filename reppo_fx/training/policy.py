@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -66,14 +67,22 @@ def make_policy(method: Method, state: TrainState) -> Policy:
         method: the functions; what `make_train` gives is one.
         state: of the run.
     """
-    statistics = state.rollout.statistics
     return Policy(
         actor=state.learner.networks.actor,
-        statistics=statistics._replace(
-            mean=method.actor_part(statistics.mean), var=method.actor_part(statistics.var)
-        ),
+        statistics=_of_actor(method, state.rollout.statistics),
         hyperparameters=state.hyperparameters,
         part=method.actor_part_name,
         distribution=method.distribution,
         normalize=method.normalizer.normalize,
+    )
+
+
+def with_statistics(method: Method, policy: Policy, statistics: RunningStatistics) -> Policy:
+    """The policy with other statistics, those of whole observations."""
+    return dataclasses.replace(policy, statistics=_of_actor(method, statistics))
+
+
+def _of_actor(method: Method, statistics: RunningStatistics) -> RunningStatistics:
+    return statistics._replace(
+        mean=method.actor_part(statistics.mean), var=method.actor_part(statistics.var)
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,42 +12,17 @@ from jaxtyping import Array, Float
 
 from .._errors import ReppoWarning
 from .._keys import as_key
-from ..envs import Environment, conform, select_part, training_environment
-from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
-from ..learner.distributions import Distribution, tanh_normal
+from ..envs import Environment, conform, training_environment
+from ..learner.distributions import Distribution
 from ..learner.learn import TrainingMetrics, env_steps
-from ..learner.method import (
-    MakeOptimizer,
-    Method,
-    finite_rows,
-    own_key_per_minibatch,
-    own_key_per_row,
-)
-from ..learner.networks import MakeNetworks, networks_from_config
-from ..learner.normalizers import NO_NORMALIZATION, ONCE_PER_ITERATION, Normalizer
-from ..learner.objectives import (
-    ActorObjective,
-    KLEstimator,
-    exact_kl,
-    gae_loss,
-    make_objective,
-    pathwise_loss,
-    sampled_kl,
-    score_loss,
-    two_keys,
-)
+from ..learner.method import MakeOptimizer, Method
+from ..learner.networks import MakeNetworks
+from ..learner.objectives import ActorObjective
 from ..learner.optimizers import make_optimizer
 from ..learner.state import TrainState
-from ..learner.targets import gae_advantages, no_advantages
-from ..learner.update import OWN_MULTIPLIERS
-from ..learner.values import (
-    ValueFunction,
-    categorical_value_function,
-    squared_value_function,
-)
+from ..learner.values import ValueFunction
 from ..settings import Config, Hyperparameters, check_hyperparameters
-from . import original
-from .collect import collect_frozen
+from .assembly import episode_length_of, fields_of, make_method
 from .evaluate import EpisodeMetric, Episodes, evaluate
 from .iteration import init_state, train_iteration
 
@@ -144,14 +117,21 @@ class Train(Method):
 
     def metrics(self, state: TrainState, training: TrainingMetrics, episodes: Episodes) -> Metrics:
         """The row of metrics that belongs to a state and its evaluation."""
-        return Metrics(
-            env_steps=env_steps(self, state.iteration),
-            eval_return=jnp.mean(episodes.returns),
-            eval_return_std=jnp.std(episodes.returns),
-            eval_length=jnp.mean(episodes.lengths),
-            training=training,
-            eval_metrics=jax.tree.map(jnp.mean, episodes.metrics),
-        )
+        return metrics_of(self, state, training, episodes)
+
+
+def metrics_of(
+    method: Method, state: TrainState, training: TrainingMetrics, episodes: Episodes
+) -> Metrics:
+    """The row of metrics that belongs to a state and its evaluation."""
+    return Metrics(
+        env_steps=env_steps(method, state.iteration),
+        eval_return=jnp.mean(episodes.returns),
+        eval_return_std=jnp.std(episodes.returns),
+        eval_length=jnp.mean(episodes.lengths),
+        training=training,
+        eval_metrics=jax.tree.map(jnp.mean, episodes.metrics),
+    )
 
 
 def make_train(
@@ -200,43 +180,20 @@ def make_train(
     [32. 64.] [8. 8.]
     """
     config = Config() if config is None else config
-    _warn_of_sizes(config)
+    warn_of_sizes(config)
     env = conform(env)
-    episode_length = config.episode_length or env.episode_length
-    if episode_length is None:
-        raise ValueError(
-            f"episode_length is not set, and {env.name} has none of its own; "
-            "give it in the Config (steps until the time limit)."
-        )
-    if distribution is None:
-        distribution = tanh_normal(
-            env.action_size, _hashable(env.action_scale), config.action_limit
-        )
-    parts = [
-        functools.partial(select_part, part=name) for name in (env.actor_part, env.critic_part)
-    ]
-    for part in parts:
-        part(env.observation)
-    return Train(
-        config=config,
-        networks=networks or networks_from_config(config),
+    episode_length = episode_length_of(env, config)
+    method = make_method(
+        env,
+        config,
+        networks=networks,
         distribution=distribution,
-        value_function=value_function or _value_function(config),
-        auxiliary=SELF_PREDICTION if config.self_prediction else NO_AUXILIARY_TASK,
-        objective=actor_objective or _objective(config, distribution),
-        advantages=gae_advantages if config.policy_gradient == "score_gae" else no_advantages,
-        counts=original.rows_not_truncated if config.mask_truncated else finite_rows,
-        normalizer=normalizer(config),
+        value_function=value_function,
+        actor_objective=actor_objective,
         optimizer=optimizer,
-        multipliers=_MULTIPLIERS[config.dual_optimizer],
-        collecting=_COLLECTING[config.statistics],
-        target_keys=original.keys_of_the_rollout if config.noise == "reused" else own_key_per_row,
-        minibatch_keys=(
-            original.no_own_keys if config.noise == "reused" else own_key_per_minibatch
-        ),
-        actor_part=parts[0],
-        critic_part=parts[1],
-        actor_part_name=env.actor_part,
+    )
+    return Train(
+        **fields_of(method),
         env=env,
         training_env=training_environment(
             env,
@@ -247,59 +204,14 @@ def make_train(
     )
 
 
-_NORMALIZERS = {
-    "iteration": ONCE_PER_ITERATION,
-    "step": original.EVERY_STEP,
-    "none": NO_NORMALIZATION,
-}
-_COLLECTING = {
-    "iteration": collect_frozen,
-    "step": original.collect_with_running_statistics,
-    "none": collect_frozen,
-}
-_MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
-_ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
-
-
-def _hashable(scale: float | Sequence[float]) -> float | tuple[float, ...]:
-    return float(scale) if isinstance(scale, int | float) else tuple(map(float, scale))
-
-
-def normalizer(config: Config) -> Normalizer:
-    """The normalizer that a config names."""
-    return _NORMALIZERS[config.statistics]
-
-
-def _value_function(config: Config) -> ValueFunction:
-    if config.critic == "categorical":
-        return categorical_value_function(config.num_bins)
-    return squared_value_function()
-
-
-def _kl_estimator(config: Config, distribution: Distribution) -> KLEstimator:
-    if config.kl_estimator == "exact":
-        return exact_kl(distribution)
-    clip = original.KL_CLIP if config.kl_estimator == "sampled_clipped" else None
-    return sampled_kl(distribution, config.num_kl_samples, clip)
-
-
-def _objective(config: Config, distribution: Distribution) -> ActorObjective:
-    return make_objective(
-        _ACTOR_LOSSES[config.policy_gradient],
-        distribution,
-        _kl_estimator(config, distribution),
-        config.kl_constraint,
-        original.same_key_twice if config.noise == "reused" else two_keys,
-    )
-
-
-def _warn_of_sizes(config: Config) -> None:
+def warn_of_sizes(config: Config, stacklevel: int = 3) -> None:
+    """Say where a config asks for less than one iteration, or more evaluations than iterations."""
     if config.total_steps < config.steps_per_iteration:
         warnings.warn(
             f"total_steps is {config.total_steps:,}, but one iteration is num_envs * num_steps = "
             f"{config.steps_per_iteration:,} steps, and that many are trained.",
             ReppoWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     elif config.num_evals > config.total_iterations:
         warnings.warn(
@@ -307,5 +219,5 @@ def _warn_of_sizes(config: Config) -> None:
             f"{config.total_iterations} iterations of {config.steps_per_iteration:,} steps: "
             f"{len(config.evaluations)} evaluations, one after each.",
             ReppoWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )

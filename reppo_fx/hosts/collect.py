@@ -1,0 +1,221 @@
+"""Policy × program → a time-major rollout: one compiled `act` a step, one hand-over a rollout."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+from numpy.typing import NDArray
+
+from .._members import over_axis
+from ..learner.learn import TrainingMetrics, learn
+from ..learner.method import Method
+from ..learner.normalizers import unchanged
+from ..learner.rollout import Rollout, Transition
+from ..learner.state import TrainState, key_streams
+from ..ops import RunningStatistics
+from ..training.collect import close
+from ..training.policy import Policy, make_policy, with_statistics
+from .base import HostEnvironment, HostTimeStep
+
+P = ParamSpec("P")
+T = TypeVar("T")
+KEPT_PROGRAMS = 8
+"""Methods whose compiled programs are kept; the one used longest ago goes first."""
+
+
+class Frozen(NamedTuple):
+    """What acts during one rollout.
+
+    Attributes:
+        policy: of the state.
+        keys: one per row.
+        statistics: of whole observations.
+    """
+
+    policy: Policy
+    keys: Array
+    statistics: RunningStatistics
+
+
+def collect(method: Method, env: HostEnvironment, state: TrainState) -> tuple[TrainState, Rollout]:
+    """Step every instance `config.num_steps` times with a frozen policy.
+
+    The simulator must be where the state left it: `state.rollout.observation` is acted on first. Everything of
+    the simulator that is kept is copied.
+
+    Args:
+        method: the functions.
+        env: as from `hosts.training_environment`, with `config.num_envs` instances, times the members of the state.
+        state: whose policy acts; with or without an axis of members in front.
+
+    Returns:
+        The state with the observation to act on next, and the rollout, `[T, num_envs, ...]` behind any axis of
+        members, on the device.
+    """
+    transitions, observation = gather(method, env, state)
+    close = programs(method, state.iteration.ndim > 0).close
+    collected: tuple[TrainState, Rollout] = close(state, transitions, observation)
+    return collected
+
+
+def gather(
+    method: Method, env: HostEnvironment, state: TrainState
+) -> tuple[Transition, PyTree[NDArray[Any]]]:
+    """A rollout in arrays of the host, new ones every time, and the observation to act on next."""
+    members = state.iteration.shape
+    act = programs(method, bool(members)).actor(state)
+    observation: PyTree[NDArray[Any]] = jax.tree.map(np.asarray, state.rollout.observation)
+    first = jax.tree.leaves(observation)[0].shape[: len(members) + 1]
+    if first != (*members, env.num_envs // max(1, *members, 1)):
+        raise ValueError(
+            f"{env.name} has {env.num_envs} instances, but the state was made with {list(first)} of them."
+        )
+    rows = _Rows(method.config.num_steps, first)
+    for step in range(method.config.num_steps):
+        action = act(step, observation)
+        timestep = env.step(action.reshape(env.num_envs, -1))
+        rows.write(step, observation, action, timestep)
+        # A copy: the next call may overwrite what this one gave.
+        observation = jax.tree.map(
+            lambda leaf: _shaped(np.array(leaf), first), timestep.observation
+        )
+    return rows.transitions(), observation
+
+
+class _Rows:
+    """Arrays `[*members, T, num_envs, ...]`, made when the first row is known."""
+
+    def __init__(self, num_steps: int, first: tuple[int, ...]) -> None:
+        self._steps, self._first = num_steps, first
+        self._leaves: list[tuple[NDArray[Any], NDArray[Any]]] = []
+
+    def write(
+        self,
+        step: int,
+        observation: PyTree[NDArray[Any]],
+        action: NDArray[Any],
+        timestep: HostTimeStep,
+    ) -> None:
+        own: Any = timestep  # NumPy's arrays, where a transition says jax's
+        row = Transition(
+            observation=observation,
+            action=action,
+            next_observation=own.next_observation,
+            reward=own.reward,
+            terminated=own.terminated,
+            truncated=own.truncated,
+            nonfinite=own.metrics.get("nonfinite", np.zeros(len(own.reward))) > 0,
+            metrics=own.metrics,
+        )
+        leaves, structure = jax.tree.flatten(row)
+        if not self._leaves:
+            self._structure = structure
+            self._leaves = [self._blank(np.asarray(leaf)) for leaf in leaves]
+        for leaf, (_, by_row) in zip(leaves, self._leaves, strict=True):
+            by_row[step] = np.reshape(leaf, by_row.shape[1:])
+
+    def _blank(self, leaf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """An array, and the same one with its rows in front."""
+        members, inner = self._first[:-1], _shaped(leaf, self._first).shape[len(self._first) :]
+        whole = np.empty((*members, self._steps, self._first[-1], *inner), leaf.dtype)
+        return whole, np.moveaxis(whole, len(members), 0)
+
+    def transitions(self) -> Transition:
+        rows: Transition = jax.tree.unflatten(self._structure, [leaf for leaf, _ in self._leaves])
+        return rows
+
+
+def _shaped(leaf: NDArray[Any], first: tuple[int, ...]) -> NDArray[Any]:
+    """`[M · N, ...]` or `[M, N, ...]` as `[M, N, ...]`."""
+    if leaf.shape[: len(first)] == first:
+        return leaf
+    return leaf.reshape(*first, *leaf.shape[1:])
+
+
+class Programs:
+    """The compiled pieces around a simulator, for one state or for an axis of members."""
+
+    def __init__(self, method: Method, members: bool) -> None:
+        over = over_axis if members else _alone
+        self._running = method.normalizer.observe is not unchanged
+        self._freeze = jax.jit(over(functools.partial(_freeze, method)))
+        self.close = jax.jit(over(functools.partial(_close, method)))
+        self.learn = jax.jit(over(functools.partial(_learn, method)))
+
+        def act(structure: Any, *args: PyTree[Array]) -> Any:
+            return over(functools.partial(_act, method, self._running, structure))(*args)
+
+        # Flat leaves: jax takes those apart in C++, but a module's fields in Python, at every call.
+        self._act = jax.jit(act, static_argnums=0)
+
+    def actor(self, state: TrainState) -> Callable[[int, PyTree[NDArray[Any]]], NDArray[Any]]:
+        """`(step, observation) -> action`, with everything of the state that it needs at hand."""
+        frozen = self._freeze(state)
+        leaves, structure = jax.tree.flatten(frozen.policy)
+        members = state.iteration.shape
+        statistics = frozen.statistics if self._running else None
+
+        def act(step: int, observation: PyTree[NDArray[Any]]) -> NDArray[Any]:
+            nonlocal statistics
+            row = np.full(members, step, np.int32)
+            action, statistics = self._act(
+                structure, leaves, frozen.keys, statistics, row, observation
+            )
+            return np.asarray(action)
+
+        return act
+
+
+@functools.lru_cache(maxsize=KEPT_PROGRAMS)
+def programs(method: Method, members: bool) -> Programs:
+    """Those of a method, made once."""
+    return Programs(method, members)
+
+
+def _alone(function: Callable[P, T]) -> Callable[P, T]:
+    return function
+
+
+def _freeze(method: Method, state: TrainState) -> Frozen:
+    keys = method.action_keys(key_streams(state.key), method.config.num_steps)
+    return Frozen(make_policy(method, state), keys, state.rollout.statistics)
+
+
+def _act(
+    method: Method,
+    running: bool,
+    structure: Any,
+    leaves: list[Array],
+    keys: Array,
+    statistics: RunningStatistics | None,
+    step: Array,
+    observation: PyTree[Array],
+) -> tuple[PyTree[Array], RunningStatistics | None]:
+    """Actions for one row; statistics that take in every step have not seen what is acted on, but for the first."""
+    policy: Policy = jax.tree.unflatten(structure, leaves)
+    if running:
+        assert statistics is not None
+        seen = method.normalizer.observe(statistics, observation)
+        choose = lambda new, old: jnp.where(step == 0, old, new)
+        statistics = jax.tree.map(choose, seen, statistics)
+        policy = with_statistics(method, policy, statistics)
+    return policy.sample(keys[step], observation), statistics
+
+
+def _close(
+    method: Method, state: TrainState, transitions: Transition, observation: PyTree[Array]
+) -> tuple[TrainState, Rollout]:
+    world = state.rollout._replace(observation=observation)
+    return close(method, state, world, transitions)
+
+
+def _learn(
+    method: Method, state: TrainState, transitions: Transition, observation: PyTree[Array]
+) -> tuple[TrainState, TrainingMetrics]:
+    return learn(method, *_close(method, state, transitions, observation))

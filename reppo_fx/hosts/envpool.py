@@ -1,0 +1,172 @@
+"""EnvPool: simulators in C++ threads (DeepMind Control, Gym's MuJoCo tasks, MuJoCo Playground's robots)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, PyTree
+from numpy.typing import NDArray
+
+from .._errors import unknown_name
+from ..envs import require
+from .base import HostTimeStep, Restarting
+from .spaces import columns, make_reader, map_leaves, numbers, read_action_space
+
+# What every task says of an instance besides its own numbers.
+BOOKKEEPING = ("env_id", "players", "elapsed_step", "terminated", "truncated", "reward", "discount")
+DEFAULT_SIZE = 64
+
+
+def envpool(
+    name: str,
+    n: int = DEFAULT_SIZE,
+    *,
+    flatten: bool = True,
+    actor_part: str | None = None,
+    critic_part: str | None = None,
+    **options: Any,
+) -> EnvPool:
+    """A task of EnvPool, with actions in [−1, 1] and the true successor of every step.
+
+    Observations are float vectors: a task's entries joined in its own order, which is that of `dm_control` and of
+    Playground (HumanoidRun has 28 more numbers than Playground's); Playground's robots keep `state` for the actor
+    and `privileged_state` for the critic.
+
+    Args:
+        name: e.g. `"CheetahRun-v1"`, `"HalfCheetah-v5"`, `"G1JoystickFlatTerrain-v1"`; see `envpool_names`.
+        n: instances; `make_host_train` makes as many as it needs.
+        flatten: or leave the task's containers and shapes as they are, for networks of your own.
+        actor_part: the actor's part of an observation of several.
+        critic_part: the critic's.
+        **options: of `envpool.make`, e.g. `num_threads` (as many as there are cores, if not given),
+            `max_episode_steps`, `frame_skip`. EnvPool takes its seed when it is made: `reset(seed)` makes it anew,
+            `reset()` goes on with its own random numbers.
+
+    Raises:
+        ImportError: if EnvPool is not installed.
+        ValueError: for an unknown name, with near ones, discrete actions, or an option that it does not have.
+    """
+    return EnvPool(name, n, flatten, actor_part, critic_part, options)
+
+
+def envpool_names() -> tuple[str, ...]:
+    """Every task that the installed EnvPool registers.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    return tuple(sorted(_module().list_all_envs()))
+
+
+class EnvPool(Restarting):
+    """See `envpool`."""
+
+    def __init__(
+        self,
+        name: str,
+        n: int,
+        flatten: bool,
+        actor_part: str | None,
+        critic_part: str | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._arguments = (flatten, actor_part, critic_part, options)
+        self._options = dict(options)
+        self._task, self.name, self.num_envs = name, name, n
+        self._pool: Any = None
+        if n < 1:
+            raise ValueError(f"n is {n}; at least 1 instance is needed.")
+        if name not in _module().list_all_envs():
+            raise unknown_name("EnvPool task", name, envpool_names())
+        one = self._make(1, 0)
+        self._range = read_action_space(name, one.action_space)
+        self.action_size = self._range.size
+        with _quiet():
+            example, _ = one.reset()
+            *_, info = one.step(self._range(np.zeros((1, self._range.size))))
+        reader = make_reader(
+            name, example, flatten=flatten, actor_part=actor_part, critic_part=critic_part
+        )
+        self._read, self.observation = reader.read, reader.observation
+        self.actor_part, self.critic_part = reader.actor_part, reader.critic_part
+        self.metrics = tuple(numbers(info, 1, BOOKKEEPING))
+        self.episode_length = int(one.spec.config.max_episode_steps)
+        one.close()
+
+    def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
+        if self._pool is None or seed is not None:
+            self.close()
+            self._pool = self._make(self.num_envs, 0 if seed is None else seed)
+        observation, info = self._pool.reset()
+        return self._read(_in_order(observation, info))
+
+    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+        observation, reward, terminated, truncated, info = self._pool.step(self._range(action))
+        order = np.argsort(info["env_id"])
+        read = self._read(_in_order(observation, info))
+        return HostTimeStep(
+            read,
+            read,
+            np.array(reward)[order],
+            np.array(terminated)[order],
+            np.array(truncated)[order],
+            {k: v[order] for k, v in columns(info, self.metrics, self.num_envs).items()},
+        )
+
+    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
+        # Right after a step that ended, this is what keeps EnvPool from a step of its own that resets.
+        ids = np.flatnonzero(which).astype(np.int32)
+        observation, info = self._pool.reset(ids)
+        read = self._read(_in_order(observation, info))
+
+        def scattered(rows: NDArray[Any]) -> NDArray[Any]:
+            whole = np.zeros((self.num_envs, *rows.shape[1:]), rows.dtype)
+            whole[ids] = rows
+            return whole
+
+        return jax.tree.map(scattered, read)
+
+    def sized(self, num_envs: int) -> EnvPool:
+        return EnvPool(self._task, num_envs, *self._arguments)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _make(self, num_envs: int, seed: int) -> Any:
+        with _quiet():
+            try:
+                return _module().make_gymnasium(
+                    self._task, num_envs=num_envs, seed=seed, **self._options
+                )
+            except (AssertionError, TypeError) as error:
+                given = ", ".join(f"{key}={value!r}" for key, value in self._options.items())
+                raise ValueError(f"{self._task} cannot be made with {given}: {error}") from error
+
+
+def _in_order(observation: PyTree[NDArray[Any]], info: Mapping[str, Any]) -> PyTree[NDArray[Any]]:
+    """Rows by instance: EnvPool gives them as they are ready."""
+    order = np.argsort(info["env_id"])
+    if (order[1:] > order[:-1]).all():
+        return observation
+    return map_leaves(lambda leaf: leaf[order], observation)
+
+
+def _module() -> ModuleType:
+    with _quiet():
+        return require("envpool", "EnvPool", "envpool")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its remarks about the precision of its own boxes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
