@@ -22,6 +22,7 @@ from .transforms import (
 )
 
 __all__ = [
+    "FAMILIES",
     "LIMIT",
     "RESET_TRIES",
     "Environment",
@@ -59,7 +60,7 @@ class _Family(NamedTuple):
     module: str
 
 
-_FAMILIES = (
+FAMILIES = (
     _Family("MuJoCo Playground", playground_names, playground, "playground", "mujoco_playground"),
     _Family("Brax", brax_names, brax, "brax", "brax"),
 )
@@ -82,7 +83,7 @@ def make(task: str | Task | Environment) -> Environment:
         return _family_of(task).adapter(task)
     known: list[str] = []
     missing: list[tuple[_Family, MissingExtraError]] = []
-    for family in _FAMILIES:
+    for family in FAMILIES:
         try:
             names = family.names()
         except MissingExtraError as error:
@@ -110,7 +111,7 @@ def _family_of(task: object) -> _Family:
     """By the package that a task's class comes from, or one of its bases."""
     bases = type(getattr(task, "unwrapped", task)).__mro__
     packages = {base.__module__.partition(".")[0] for base in bases}
-    for family in _FAMILIES:
+    for family in FAMILIES:
         if family.module in packages:
             return family
     raise ValueError(

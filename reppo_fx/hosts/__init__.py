@@ -5,6 +5,7 @@ from .collect import collect
 from .conform import conform
 from .envpool import envpool, envpool_names
 from .evaluate import evaluate, evaluate_policy
+from .families import FAMILIES, is_host_task, make
 from .gymnasium import gymnasium, gymnasium_names
 from .parallel import parallel
 from .pure import pure
@@ -12,6 +13,7 @@ from .train import HostTrain, make_host_train
 from .transforms import action_repeat, contain_nan, time_limit, training_environment
 
 __all__ = [
+    "FAMILIES",
     "HostEnvironment",
     "HostTimeStep",
     "HostTrain",
@@ -27,6 +29,8 @@ __all__ = [
     "evaluate_policy",
     "gymnasium",
     "gymnasium_names",
+    "is_host_task",
+    "make",
     "make_host_train",
     "parallel",
     "pure",

@@ -138,6 +138,26 @@ def _shaped(leaf: NDArray[Any], first: tuple[int, ...]) -> NDArray[Any]:
     return leaf.reshape(*first, *leaf.shape[1:])
 
 
+def transition_shapes(env: HostEnvironment, first: tuple[int, ...]) -> Transition:
+    """What `gather` gives, `[*first, ...]`, as shapes."""
+    real = jax.dtypes.canonicalize_dtype(np.float64)
+
+    def of(*shape: int, dtype: Any = real) -> Any:
+        return jax.ShapeDtypeStruct((*first, *shape), dtype)
+
+    seen = jax.tree.map(lambda spec: of(*spec.shape, dtype=spec.dtype), env.observation)
+    return Transition(
+        observation=seen,
+        action=of(env.action_size),
+        next_observation=seen,
+        reward=of(),
+        terminated=of(dtype=np.bool_),
+        truncated=of(dtype=np.bool_),
+        nonfinite=of(dtype=np.bool_),
+        metrics={name: of() for name in env.metrics},
+    )
+
+
 class Programs:
     """The compiled pieces around a simulator, for one state or for an axis of members."""
 
@@ -153,6 +173,15 @@ class Programs:
 
         # Flat leaves: jax takes those apart in C++, but a module's fields in Python, at every call.
         self._act = jax.jit(act, static_argnums=0)
+
+    def compile(
+        self, state: TrainState, transitions: Transition, observation: PyTree[jax.ShapeDtypeStruct]
+    ) -> TrainingMetrics:
+        """Compile `learn` for these shapes, and say what diagnostics it gives."""
+        _, training = jax.eval_shape(self.learn, state, transitions, observation)
+        self.learn.lower(state, transitions, observation).compile()
+        diagnostics: TrainingMetrics = training
+        return diagnostics
 
     def actor(self, state: TrainState) -> Callable[[int, PyTree[NDArray[Any]]], NDArray[Any]]:
         """`(step, observation) -> action`, with everything of the state that it needs at hand."""

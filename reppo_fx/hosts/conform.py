@@ -87,7 +87,7 @@ class Conformed(Wrapper):
             )
         return array
 
-    def _declared(self, field: str, observation: PyTree[NDArray[Any]]) -> PyTree[NDArray[Any]]:
+    def _declared(self, field: str, observation: PyTree) -> PyTree[NDArray[Any]]:
         given = tree_flatten_with_path(observation)[0]
         if [path for path, _ in given] != [path for path, _ in self._specs]:
             have, want = (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .._errors import unknown_name
 from ..envs import require
 from .base import HostTimeStep, Restarting
-from .spaces import columns, make_reader, map_leaves, numbers, read_action_space
+from .spaces import Box, columns, make_reader, map_leaves, numbers, read_action_space
 
 # What every task says of an instance besides its own numbers.
 BOOKKEEPING = ("env_id", "players", "elapsed_step", "terminated", "truncated", "reward", "discount")
@@ -62,6 +62,15 @@ def envpool_names() -> tuple[str, ...]:
         ImportError: if it is not installed.
     """
     return tuple(sorted(_module().list_all_envs()))
+
+
+def envpool_learnable(name: str) -> bool:
+    """Whether a task's specification can be had here, and its actions are a `Box`."""
+    with _quiet():
+        try:
+            return isinstance(_module().make_spec(name).gymnasium_action_space, Box)
+        except Exception:  # whatever a task of theirs lacks
+            return False
 
 
 class EnvPool(Restarting):

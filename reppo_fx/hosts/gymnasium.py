@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from .._errors import unknown_name
 from ..envs import require
 from .base import HostEnvironment, HostTimeStep, Restarting
-from .spaces import columns, leaves_in_order, make_reader, map_leaves, numbers, read_action_space
+from .spaces import (
+    Box,
+    columns,
+    leaves_in_order,
+    make_reader,
+    map_leaves,
+    numbers,
+    read_action_space,
+)
 
 DEFAULT_SIZE = 16
 
@@ -80,6 +88,17 @@ def gymnasium_names() -> tuple[str, ...]:
         ImportError: if gymnasium is not installed.
     """
     return tuple(sorted(_module().registry))
+
+
+def gymnasium_learnable(name: str) -> bool:
+    """Whether an environment can be made here, and its actions are a `Box`."""
+    with _quiet():
+        try:
+            env = _module().make(name)
+        except Exception:  # whatever an environment of theirs lacks
+            return False
+        env.close()
+        return isinstance(env.action_space, Box)
 
 
 _Arguments = tuple[bool, str | None, str | None, tuple[str, ...]]
@@ -287,4 +306,5 @@ def _quiet() -> Iterator[None]:
     """Without its remarks about other people's environments."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="gymnasium")
+        warnings.filterwarnings("ignore", message=".*WARN:")
         yield

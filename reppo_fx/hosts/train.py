@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from ..training.evaluate import Episodes
 from ..training.iteration import first_state, start_keys
 from ..training.train import Metrics, metrics_of, warn_of_sizes
 from .base import HostEnvironment
-from .collect import Programs, gather, programs
+from .collect import Programs, gather, programs, transition_shapes
 from .conform import conform
 from .evaluate import as_seed, evaluate
 from .transforms import training_environment
@@ -85,12 +85,31 @@ class HostTrain(Method):
         )
         self.worlds.started = True
 
-        def first(network_key: Array, key: Array, hp: Hyperparameters, seen: PyTree) -> TrainState:
-            return first_state(network_key, key, self, world, hp, (), seen)
-
-        start = jax.jit(over_axis(first) if members else first)
+        start = jax.jit(over_axis(self._first) if members else self._first)
         state: TrainState = start(split.networks, split.following, hp, observation)
         return state
+
+    def init_shapes(self, keys: Array, hyperparameters: Hyperparameters) -> TrainState:
+        """What `init` gives for keys `[M]`, as shapes; no simulator is started for it."""
+        split = jax.eval_shape(jax.vmap(start_keys), keys)
+        seen = _shapes(self.env.observation, (*keys.shape, self.config.num_envs))
+        shapes: TrainState = jax.eval_shape(
+            jax.vmap(self._first), split.networks, split.following, hyperparameters, seen
+        )
+        return shapes
+
+    def compile(self, state: TrainState) -> TrainingMetrics:
+        """Compile learning, with nothing run, and say what diagnostics it gives, as shapes."""
+        world = self.worlds.training(state.iteration.shape)
+        first = (*state.iteration.shape, self.config.num_steps, self.config.num_envs)
+        transitions = transition_shapes(world, first)
+        observation = _shapes(world.observation, (*first[:-2], first[-1]))
+        return self.programs(state).compile(state, transitions, observation)
+
+    def _first(
+        self, network_key: Array, key: Array, hp: Hyperparameters, seen: PyTree
+    ) -> TrainState:
+        return first_state(network_key, key, self, self.env, hp, (), seen)
 
     def restart(self, state: TrainState) -> TrainState:
         """The state with all episodes begun anew: its simulator is gone (a saved run), or was used otherwise."""
@@ -159,7 +178,7 @@ class HostTrain(Method):
         """Close every simulator that it uses; the one that was given, too."""
         self.worlds.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> HostTrain:
         return self
 
     def __exit__(
@@ -251,6 +270,10 @@ def _for_members(hp: Hyperparameters, members: tuple[int, ...]) -> Hyperparamete
         return jnp.broadcast_to(array, members)
 
     return Hyperparameters(**{name: leaf(name, value) for name, value in hp._asdict().items()})
+
+
+def _shapes(specs: PyTree, first: tuple[int, ...]) -> PyTree:
+    return jax.tree.map(lambda spec: jax.ShapeDtypeStruct((*first, *spec.shape), spec.dtype), specs)
 
 
 def _in_shares(tree: PyTree, first: tuple[int, ...]) -> PyTree:

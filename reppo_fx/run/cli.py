@@ -1,10 +1,11 @@
-"""The command line: what `reppo-fx train`, `sweep`, `eval` and `plot` do, and how they end."""
+"""The command line: what `reppo-fx train`, `sweep`, `eval`, `plot` and `tasks` do, and how they end."""
 
 import dataclasses
 import math
 import os
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,22 +13,39 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import jax
+import numpy as np
 import tyro
 from jaxtyping import Array
+from numpy.typing import NDArray
 from rich.console import Console
 
 from .._errors import ReppoWarning
-from ..envs import make
+from ..envs import Environment
+from ..hosts import SimulatorError
+from ..hosts.evaluate import LARGEST_SEED as LARGEST_HOST_SEED
+from ..hosts.evaluate import evaluate_policy as evaluate_in_simulator
 from ..settings import Config, Hyperparameters
 from ..training.evaluate import evaluate_policy
 from ..training.policy import Policy
 from ..training.presets import preset
 from .display import count, make_console, print_line, print_table
-from .flags import DEFAULT_PRESET, TRAINING, Eval, Plot, Settings, commands, look_ahead, parse_grid
+from .flags import (
+    DEFAULT_PRESET,
+    TRAINING,
+    Eval,
+    Plot,
+    Settings,
+    Tasks,
+    commands,
+    look_ahead,
+    parse_grid,
+)
 from .plain import plain_streams, shell_word
 from .plan import LARGEST_SEED, Plan, label_text
 from .policies import load_policies
 from .records import read_config
+from .tasks import tasks_by_family
+from .worlds import make_world
 
 INTERRUPTED = 130
 
@@ -64,6 +82,41 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
     return 0 if result.signal is None else 128 + result.signal
 
 
+def _returns(arguments: Eval, plan: Plan, policies: Policy, length: int) -> NDArray[Any]:
+    """Of every member and episode."""
+    limit, key = plan.config.observation_limit, jax.random.key(arguments.seed)
+    world = make_world(plan.task, dataclasses.replace(plan.config, episode_length=length))
+    if not isinstance(world, Environment):
+        members = len(plan.labels) * plan.num_seeds
+        with world.sized(members * arguments.episodes) as simulator:
+            episodes = evaluate_in_simulator(
+                simulator,
+                policies,
+                length,
+                seed=arguments.seed & LARGEST_HOST_SEED,
+                key=key if arguments.stochastic else None,
+                limit=limit,
+            )
+        return np.asarray(episodes.returns)
+
+    @jax.jit
+    def evaluate(policies: Policy, key: Array) -> Array:
+        def returns(policy: Policy) -> Array:
+            return evaluate_policy(
+                world,
+                policy,
+                key,
+                arguments.episodes,
+                length,
+                stochastic=arguments.stochastic,
+                limit=limit,
+            ).returns
+
+        return jax.vmap(returns)(policies)
+
+    return np.asarray(evaluate(policies, key))
+
+
 def _run_eval(arguments: Eval, console: Console) -> int:
     if arguments.episodes < 1:
         raise ValueError(f"episodes is {arguments.episodes}; at least 1 is needed.")
@@ -71,25 +124,8 @@ def _run_eval(arguments: Eval, console: Console) -> int:
     description = read_config(arguments.run)
     plan = Plan.from_json(description)
     policies = load_policies(arguments.run, best=arguments.best)
-    env = make(plan.task)
     length = description["environment"]["episode_length"]
-
-    @jax.jit
-    def evaluate(policies: Policy, key: Array) -> Array:
-        def returns(policy: Policy) -> Array:
-            return evaluate_policy(
-                env,
-                policy,
-                key,
-                arguments.episodes,
-                length,
-                stochastic=arguments.stochastic,
-                limit=plan.config.observation_limit,
-            ).returns
-
-        return jax.vmap(returns)(policies)
-
-    returns = jax.device_get(evaluate(policies, jax.random.key(arguments.seed)))
+    returns = _returns(arguments, plan, policies, length)
     means = returns.mean(1).reshape(-1, plan.num_seeds)
     spreads = returns.std(1).reshape(-1, plan.num_seeds)
     what = {"best policies": arguments.best, "sampled actions": arguments.stochastic}
@@ -135,6 +171,18 @@ def _run_plot(arguments: Plot, console: Console) -> int:
     print_line(
         console, f"Pictures and figures are in {shell_word(f'{arguments.out}/', console.encoding)}"
     )
+    return 0
+
+
+def _run_tasks(arguments: Tasks, console: Console) -> int:
+    found = 0
+    for family in tasks_by_family(arguments.pattern):
+        found += len(family.tasks)
+        print_line(console, f"{family.title}: {family.missing or len(family.tasks)}")
+        for task in family.tasks:
+            print_line(console, f"  {task}")
+    if not found:
+        raise ValueError(f"pattern is {arguments.pattern!r}, which no task has in its name.")
     return 0
 
 
@@ -212,6 +260,8 @@ def _run(arguments: list[str], console: Console) -> int:
     )
     if isinstance(parsed, Plot):
         return _run_plot(parsed, console)
+    if isinstance(parsed, Tasks):
+        return _run_tasks(parsed, console)
     _keep_compilations()
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
@@ -224,6 +274,8 @@ def main(arguments: list[str] | None = None) -> int:
     with plain_streams(), _warnings_as_sentences():
         try:
             return _run(arguments, make_console())
+        except SimulatorError as error:
+            return _fail_in_simulator(error)
         except ModuleNotFoundError:
             raise  # see __main__
         except (ValueError, ImportError) as error:
@@ -235,6 +287,13 @@ def main(arguments: list[str] | None = None) -> int:
             if arguments[:1] and arguments[0] in TRAINING:
                 otherwise += " at once; metrics.csv and the checkpoints have what was done"
             return _fail(f"{str(error) or otherwise}.", INTERRUPTED)
+
+
+def _fail_in_simulator(error: SimulatorError) -> int:
+    """What the simulator itself said, and how to go on."""
+    if error.__cause__ is not None:
+        traceback.print_exception(error.__cause__)
+    return _fail("".join((str(error), *getattr(error, "__notes__", ()))), 1)
 
 
 def _fail(sentence: str, code: int) -> int:

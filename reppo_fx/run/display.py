@@ -25,11 +25,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..sweeps.members import lowest_unless_finite
+from ..training.train import Metrics
 from .plain import is_unicode, plain
 
 ROWS_SHOWN = 20
 MOST_COLUMNS = 100_000
 Returns = NDArray[np.floating[Any]]
+SUCCESS = ("success_once", "success", "is_success")
+"""Names under which simulators say it, at the end of an episode."""
 SUFFIXES = ("", "k", "M", "G", "T", "P")
 
 
@@ -141,10 +144,19 @@ class Display:
             speed=f"{count(self._speed(env_steps, seconds))} steps/s",
         )
 
-    def evaluated(self, env_steps: int, seconds: float, returns: Returns) -> None:
-        """Show an evaluation, `[settings, seeds]`."""
-        best = returns[best_first(returns)[0]]
+    def say(self, text: str) -> None:
+        """A line above the bar, or among the others."""
+        print_line(self.console, text)
+
+    def evaluated(
+        self, env_steps: int, seconds: float, returns: Returns, success: Returns | None = None
+    ) -> None:
+        """Show an evaluation, `[settings, seeds]`, and the share of episodes that succeeded, if that is known."""
+        first = best_first(returns)[0]
+        best = returns[first]
         text = f"{'best ' if len(returns) > 1 else ''}return {best.mean():.1f} ± {best.std():.1f}"
+        if success is not None:
+            text += f"  success {success[first].mean():.0%}"
         self._progress.update(self._id, latest=self._plain(text))
         if self._live is not None and len(returns) > 1:
             self._live.update(Group(self._progress, self._table(returns)))
@@ -172,6 +184,15 @@ class Display:
 
     def _plain(self, text: str) -> str:
         return plain(text, self.console.encoding)
+
+
+def success_rate(metrics: Metrics, num_seeds: int) -> Returns | None:
+    """Share of evaluation episodes that succeeded, `[settings, seeds]`; none where the simulator does not say."""
+    for name in SUCCESS:
+        if name in metrics.eval_metrics:
+            rate: Returns = np.asarray(metrics.eval_metrics[name].last).reshape(-1, num_seeds)
+            return rate
+    return None
 
 
 def best_first(returns: Returns) -> list[int]:

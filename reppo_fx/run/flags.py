@@ -63,6 +63,14 @@ class Plot:
     """Number of evaluations at the end that a run's score is the mean of."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """List what can be trained with what is installed, by family."""
+
+    pattern: tyro.conf.Positional[str] = ""
+    """Part of a name, upper or lower case."""
+
+
 @typing.runtime_checkable
 class Settings(Protocol):
     """What `train` and `sweep` are asked for; the classes are made while running."""
@@ -139,7 +147,8 @@ def commands(
     @dataclasses.dataclass(frozen=True)
     class Common:
         task: tyro.conf.Positional[str] = saved.task if saved else DEFAULT_TASK
-        """A MuJoCo Playground task (CartpoleSwingup, WalkerRun, ...) or a Brax environment (hopper, ...)."""
+        """A MuJoCo Playground task (CartpoleSwingup, WalkerRun, ...), a Brax environment (hopper, ...), or a
+        simulator's task with its family in front (envpool:CheetahRun-v1, gymnasium:HalfCheetah-v5, ...)."""
         seeds: int = saved.num_seeds if saved else DEFAULT_SEEDS
         """Runs with different seeds, trained side by side."""
         seed: int = saved.seed if saved else 0
@@ -189,7 +198,8 @@ def commands(
     sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
     evaluate = Annotated[Eval, tyro.conf.subcommand("eval")]
     plot = Annotated[Plot, tyro.conf.subcommand("plot")]
-    return train | sweep | evaluate | plot
+    tasks = Annotated[Tasks, tyro.conf.subcommand("tasks")]
+    return train | sweep | evaluate | plot | tasks
 
 
 def look_ahead(arguments: list[str]) -> Ahead:

@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ..hosts.train import HostTrain
 from ..learner.learn import TrainingMetrics
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
 from ..sweeps.members import over_members
-from ..training.train import Metrics, Train
+from ..training.collect import COUNTERS
+from ..training.evaluate import EpisodeMetric, Episodes
+from ..training.train import Metrics
+from .worlds import AnyTrain
 
 T = TypeVar("T")
 SECONDS_PER_CALL = 0.5
@@ -60,8 +65,15 @@ class Progress(NamedTuple):
     due: bool
 
 
-def compile_programs(train: Train, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
-    """Compile everything a run needs, side by side: tracing takes turns, XLA does not."""
+def compile_programs(
+    train: AnyTrain, keys: jax.Array, hyperparameters: Hyperparameters
+) -> Programs:
+    """Compile everything a run needs, side by side: tracing takes turns, XLA does not.
+
+    Around a simulator only learning is a program worth waiting for; the rest is compiled when it is first called.
+    """
+    if isinstance(train, HostTrain):
+        return _host_programs(train, keys, hyperparameters)
 
     def iterations_of_all(
         state: TrainState, count: int | jax.Array
@@ -90,8 +102,23 @@ def compile_programs(train: Train, keys: jax.Array, hyperparameters: Hyperparame
     )
 
 
+def _host_programs(train: HostTrain, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
+    """The same calls around a simulator, which is started here."""
+    state = train.init(keys, hyperparameters)
+    (training,) = _in_threads([lambda: train.compile(state)])
+    episodes = jnp.zeros((*state.iteration.shape, train.config.num_eval_envs))
+    names = [name for name in train.env.metrics if name not in COUNTERS]
+    own = {name: EpisodeMetric(episodes, episodes) for name in names}
+    return Programs(
+        init=lambda keys, hyperparameters: state,
+        iterations=train.iterations,
+        evaluate=lambda state, training: train.metrics(state, training, train.evaluate(state)),
+        metrics=jax.eval_shape(train.metrics, state, training, Episodes(episodes, episodes, own)),
+    )
+
+
 def run_loop(
-    train: Train,
+    train: AnyTrain,
     programs: Programs,
     state: TrainState,
     should_stop: Callable[[], bool] = lambda: False,
@@ -103,7 +130,7 @@ def run_loop(
     more evaluation is made of the state as it is, unless nothing was done since the last one, and the loop ends.
 
     Args:
-        train: from `make_train`.
+        train: from `make_train` or `make_host_train`.
         programs: from `compile_programs`.
         state: where to go on.
         should_stop: asked before every call of a program.

@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from ..learner.state import TrainState
 from ..training.policy import Policy, make_policy
-from ..training.train import Train, make_train
+from ..training.train import make_train
 from .durable import write_whole
 from .leaves import convert, named_leaves
 from .plan import Plan
 from .records import read_config, world
+from .worlds import AnyTrain, init_shapes
 
 T = TypeVar("T")
 POLICY, BEST_POLICY = "policy.eqx", "policy-best.eqx"
 
 
-def save_policies(folder: Path, train: Train, state: TrainState) -> None:
+def save_policies(folder: Path, train: AnyTrain, state: TrainState) -> None:
     """Write the policies of all members to `policy.eqx` (arrays in NumPy's format, no pickle)."""
     _write_arrays(folder / POLICY, _policies(train, state))
 
@@ -42,7 +43,7 @@ class BestPolicies:
         done: iterations that the run goes on from.
     """
 
-    def __init__(self, folder: Path, train: Train, plan: Plan, done: int = 0) -> None:
+    def __init__(self, folder: Path, train: AnyTrain, plan: Plan, done: int = 0) -> None:
         self._path, self._train = folder / BEST_POLICY, train
         self._best = _nothing_yet(plan, _blank(train, plan))
         if done and self._path.is_file():
@@ -136,17 +137,15 @@ def load_policy(folder: str | Path, seed: int = 0, setting: int = 0, best: bool 
     return policy
 
 
-def _policies(train: Train, state: TrainState) -> Policy:
+def _policies(train: AnyTrain, state: TrainState) -> Policy:
     policies: Policy = jax.vmap(lambda one: make_policy(train, one))(state)
     return policies
 
 
-def _blank(train: Train, plan: Plan) -> Policy:
+def _blank(train: AnyTrain, plan: Plan) -> Policy:
     """The policies of all members, as shapes."""
-    blank: Policy = jax.eval_shape(
-        lambda keys, settings: _policies(train, jax.vmap(train.init)(keys, settings)),
-        *plan.members(),
-    )
+    shapes = init_shapes(train, *plan.members())
+    blank: Policy = jax.eval_shape(lambda state: _policies(train, state), shapes)
     return blank
 
 

@@ -16,9 +16,9 @@ from jaxtyping import PyTree
 
 from ..envs import Environment, TimeStep, select_part
 from ..learner.distributions import tanh_normal
-from ..training.train import Train
 from .durable import write_whole
 from .plan import Plan, entries
+from .worlds import AnyTrain
 
 VERSION = 3
 WORLD_TYPES: dict[str, tuple[type, ...]] = {
@@ -39,11 +39,15 @@ PACKAGES = (
     "mujoco",
     "mujoco-mjx",
     "brax",
+    "envpool",
+    "gymnasium",
+    "mani_skill",
+    "torch",
     "orbax-checkpoint",
 )
 
 
-def describe_run(train: Train, plan: Plan) -> dict[str, Any]:
+def describe_run(train: AnyTrain, plan: Plan) -> dict[str, Any]:
     """Everything needed to repeat a run, to go on with it, and to load its policy."""
     parts = train.env.observation
     observation = {

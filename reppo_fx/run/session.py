@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -15,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ..envs import make
+from ..hosts import SimulatorError
+from ..hosts.train import HostTrain
 from ..learner.state import TrainState
-from ..training.train import Metrics, Train, make_train
+from ..training.train import Metrics
 from .checkpoints import Checkpoints
-from .display import Display, best_first, count
+from .display import Display, best_first, count, success_rate
 from .durable import LOCK, only_writer
 from .loop import Progress, compile_programs, run_loop
 from .pictures import plot_learning_curve, plot_sweep
@@ -28,10 +30,13 @@ from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
 from .records import describe_run, read_config, write_config
 from .table import MetricsFile, missing_evaluations, read_returns
+from .worlds import AnyTrain, bind
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
 CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
+FAILED = 0
+"""In place of a signal: the simulator ended the run."""
 
 
 class RunResult(NamedTuple):
@@ -68,7 +73,7 @@ def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
             that could not be written.
     """
     plan.check()
-    train = make_train(make(plan.task), plan.config)
+    train = bind(plan.task, plan.config)
     folder = _new_folder(out, plan.task)
     with only_writer(folder):
         _check_empty(folder)  # again: nobody else can have written since
@@ -101,7 +106,7 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
         if asked is not None and asked.config.total_steps != plan.config.total_steps:
             plan = _with_total_steps(folder, plan, asked.config.total_steps, console)
             write_config(folder, {**description, **plan.to_json()})
-        return _Session(plan, make_train(make(plan.task), plan.config), folder, console).run()
+        return _Session(plan, bind(plan.task, plan.config), folder, console).run()
 
 
 def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Console) -> Plan:
@@ -128,7 +133,7 @@ def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Conso
 class _Session:
     """The pieces of a run on the host, and what happens to them from start to end."""
 
-    def __init__(self, plan: Plan, train: Train, folder: Path, console: Console) -> None:
+    def __init__(self, plan: Plan, train: AnyTrain, folder: Path, console: Console) -> None:
         self.started = time.perf_counter()
         self.plan, self.train, self.folder = plan, train, folder
         total = self._steps(plan.total_iterations)
@@ -137,7 +142,15 @@ class _Session:
 
     def run(self) -> RunResult:
         """From compilation to the last file."""
+        try:
+            return self._run()
+        finally:
+            if isinstance(self.train, HostTrain):
+                self.train.close()
+
+    def _run(self) -> RunResult:
         keys, members = self.plan.members()
+        failure: SimulatorError | None = None
         with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
             with self.display.compiling():
                 programs = compile_programs(self.train, keys, members)
@@ -150,12 +163,22 @@ class _Session:
                 self.display.training(self._steps(done)),
             ):
                 stopped = lambda: stop.signal is not None
-                for progress in run_loop(self.train, programs, state, stopped, self.plan.due):
-                    state = progress.state
-                    self._record(progress, table, checkpoints)
-                self._save(checkpoints, state, None)
+                complete = True
+                try:
+                    for progress in run_loop(self.train, programs, state, stopped, self.plan.due):
+                        state = progress.state
+                        complete = progress.metrics is not None or not progress.due
+                        self._record(progress, table, checkpoints)
+                except SimulatorError as error:
+                    failure = error
+                if complete:  # else an evaluation is due that could not be made
+                    self._save(checkpoints, state, None)
                 checkpoints.wait()
-        return self._finish(state, stop.signal)
+        result = self._finish(state, stop.signal)
+        if failure is not None:
+            failure.add_note(f"\n{summary(self.plan, result._replace(signal=FAILED))}")
+            raise failure
+        return result
 
     def _start(self, checkpoints: Checkpoints, fresh: TrainState) -> TrainState:
         """The latest state whose evaluations are all in the table; a fresh one if nothing was saved."""
@@ -171,6 +194,11 @@ class _Session:
             )
         checkpoints.discard_after(usable[-1])
         restored: TrainState = checkpoints.restore(fresh, usable[-1]).state
+        if isinstance(self.train, HostTrain):
+            self.display.say(
+                f"{self.plan.task} is a simulator whose own state is not saved: its episodes start anew."
+            )
+            restored = self.train.restart(restored)
         return restored
 
     def _steps(self, iterations: int) -> int:
@@ -195,7 +223,10 @@ class _Session:
             self.best.update(progress.env_steps, returns, progress.state)
             score = float(returns.reshape(-1, self.plan.num_seeds).mean(1).max())
         self.display.evaluated(
-            progress.env_steps, progress.seconds, returns.reshape(-1, self.plan.num_seeds)
+            progress.env_steps,
+            progress.seconds,
+            returns.reshape(-1, self.plan.num_seeds),
+            success_rate(metrics, self.plan.num_seeds),
         )
         self._save(checkpoints, progress.state, score)
 
@@ -224,7 +255,8 @@ def summary(plan: Plan, result: RunResult, encoding: str = "utf-8") -> str:
     """The line that a run ends with, for a stream of that encoding."""
     command = "sweep" if plan.grid else "train"
     folder = shell_word(str(result.folder), encoding)
-    go_on = f"\nGo on with: reppo-fx {command} --resume {folder}" if result.signal else ""
+    early = result.signal is not None
+    go_on = f"\nGo on with: reppo-fx {command} --resume {folder}" if early else ""
     if not len(result.env_steps):
         return f"{plan.task}: stopped before the first evaluation; see {result.folder}/{go_on}"
     best = best_first(result.returns[-1])[0]
@@ -245,8 +277,11 @@ def _new_folder(out: Path | None, task: str) -> Path:
             _check_empty(out)
         return _make_folder(out, exist_ok=True)
     number = 1
+    name = re.sub(
+        r"[:/\\]+", "-", task
+    )  # of simulators by family, which are no names of folders everywhere
     while True:
-        folder = Path("runs") / (task if number == 1 else f"{task}-{number}")
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         try:
             return _make_folder(folder, exist_ok=False)
         except FileExistsError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import PyTree
@@ -46,6 +46,7 @@ from ..settings import Config
 from . import original
 
 
+@runtime_checkable
 class World(Protocol):
     """The static facts of an environment, pure or not, that a method is made for."""
 
