@@ -45,8 +45,7 @@ def unchecked_annotations():
 def probe_task(monkeypatch):
     """`make("probe")` gives a probe on the command line, so that no simulator is compiled."""
     from reppo_fx.envs import probes
-    from reppo_fx.run import cli, session
+    from reppo_fx.run import worlds
 
-    make = lambda name: probes.match_observation()._replace(episode_length=6)
-    monkeypatch.setattr(session, "make", make)
-    monkeypatch.setattr(cli, "make", make)
+    make = lambda name, config: probes.match_observation()._replace(episode_length=6)
+    monkeypatch.setattr(worlds, "make_world", make)

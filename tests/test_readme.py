@@ -14,7 +14,7 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.run import cli, session
+from reppo_fx.run import cli, worlds
 
 matplotlib.use("agg")
 README = Path(__file__).parents[1] / "README.md"
@@ -138,13 +138,12 @@ def test_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     names = {*rx.envs.playground_names(), *rx.envs.brax_names()}
     made = []
 
-    def make(name):
+    def make(name, config):
         assert not names or name in names
         made.append(name)
         return probes.match_observation()._replace(episode_length=5)
 
-    monkeypatch.setattr(session, "make", make)
-    monkeypatch.setattr(cli, "make", make)
+    monkeypatch.setattr(worlds, "make_world", make)
     monkeypatch.chdir(tmp_path)
     for command in OURS:
         arguments = toy(command)

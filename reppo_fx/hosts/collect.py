@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 from numpy.typing import NDArray
 
 from .._members import over_axis
@@ -183,14 +183,14 @@ class Programs:
         diagnostics: TrainingMetrics = training
         return diagnostics
 
-    def actor(self, state: TrainState) -> Callable[[int, PyTree[NDArray[Any]]], NDArray[Any]]:
+    def actor(self, state: TrainState) -> Callable[[int, PyTree[ArrayLike]], NDArray[Any]]:
         """`(step, observation) -> action`, with everything of the state that it needs at hand."""
         frozen = self._freeze(state)
         leaves, structure = jax.tree.flatten(frozen.policy)
         members = state.iteration.shape
         statistics = frozen.statistics if self._running else None
 
-        def act(step: int, observation: PyTree[NDArray[Any]]) -> NDArray[Any]:
+        def act(step: int, observation: PyTree[ArrayLike]) -> NDArray[Any]:
             nonlocal statistics
             row = np.full(members, step, np.int32)
             action, statistics = self._act(

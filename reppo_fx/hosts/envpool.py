@@ -112,7 +112,8 @@ class EnvPool(Restarting):
         if self._pool is None or seed is not None:
             self.close()
             self._pool = self._make(self.num_envs, 0 if seed is None else seed)
-        observation, info = self._pool.reset()
+        with _quiet():
+            observation, info = self._pool.reset()
         return self._read(_in_order(observation, info))
 
     def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:

@@ -74,6 +74,7 @@ class Parallel(HostEnvironment):
         self._restarts = bool(facts[0]["can_restart"])
         self._ends = np.cumsum(sizes)[:-1]
         self._workers = range(count)
+        weakref.finalize(self, pool.forget, self._slot)
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
         seeds: list[int | None] = [None] * len(self._workers)
@@ -115,6 +116,7 @@ class _Pool:
             ) from error
         self.workers = workers
         self._slots: set[int] = set()
+        self._forgotten: list[int] = []
         self._next = 0
         self._processes: list[Any] = []
         self._pipes: list[Connection] = []
@@ -135,13 +137,22 @@ class _Pool:
 
     def close(self, slot: int) -> None:
         """Let go of a slot, and of the processes with the last one."""
+        self.forget(slot)
+        if self._pipes:
+            self._close_forgotten()
+
+    def forget(self, slot: int) -> None:
+        """As `close`, at any moment: where processes stay, they hear of it with the next call."""
         if slot not in self._slots:
             return
         self._slots.discard(slot)
+        self._forgotten.append(slot)
         if not self._slots:
             _leave(self._processes, self._pipes)
-            return
-        self.call(range(len(self._pipes)), "close", slot)
+
+    def _close_forgotten(self) -> None:
+        while self._forgotten:
+            self._call(range(len(self._pipes)), "close", self._forgotten.pop(), None)
 
     def call(
         self, workers: range, method: str, slot: int, arguments: Sequence[Any] | None = None
@@ -149,6 +160,12 @@ class _Pool:
         """The same method in several workers at once, each with its own argument."""
         if len(self._pipes) < len(workers):
             raise SimulatorError("the processes of this simulator have ended.")
+        self._close_forgotten()
+        return self._call(workers, method, slot, arguments)
+
+    def _call(
+        self, workers: range, method: str, slot: int, arguments: Sequence[Any] | None
+    ) -> list[Any]:
         failure: Exception | None = None
         for worker in workers:
             with contextlib.suppress(OSError):  # it has died: its answer says so

@@ -87,7 +87,7 @@ class Reader(NamedTuple):
         critic_part: that the critic sees.
     """
 
-    read: Callable[[PyTree[NDArray[Any]]], PyTree[NDArray[Any]]]
+    read: Callable[[PyTree], PyTree[NDArray[Any]]]
     observation: PyTree[jax.ShapeDtypeStruct]
     actor_part: str
     critic_part: str
@@ -95,7 +95,7 @@ class Reader(NamedTuple):
 
 def make_reader(
     name: str,
-    example: PyTree[NDArray[Any]],
+    example: PyTree,
     *,
     flatten: bool = True,
     actor_part: str | None = None,
@@ -124,7 +124,7 @@ def make_reader(
     if isinstance(example, Mapping) and (actor_part or critic_part or PARTS[0] in example):
         actor = actor_part or (PARTS[0] if PARTS[0] in example else critic_part)
         critic = critic_part or (PARTS[1] if PARTS[1] in example else actor)
-        parts = {"actor": actor or "", "critic": critic or ""}
+        parts = {"critic": critic or "", "actor": actor or ""}
         for role, part in parts.items():
             try:
                 select_part(example, part)
@@ -135,7 +135,7 @@ def make_reader(
             f"{name}: actor_part is {actor_part!r} and critic_part {critic_part!r}, but the observation has no "
             "named parts."
         )
-    read = _flat(name, example, parts, categories or {}) if flatten else _as_it_is
+    read = _flat(name, parts, categories or {}) if flatten else _as_it_is
     seen = read(example)
     specs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), seen)
     names = parts or {"actor": PARTS[0], "critic": PARTS[0]}
@@ -144,17 +144,16 @@ def make_reader(
 
 def _flat(
     name: str,
-    example: PyTree[NDArray[Any]],
     parts: dict[str, str] | None,
     categories: Mapping[str, tuple[int, int]],
-) -> Callable[[PyTree[NDArray[Any]]], PyTree[NDArray[Any]]]:
-    def vector(part: PyTree[NDArray[Any]], path: str) -> NDArray[Any]:
+) -> Callable[[PyTree], PyTree[NDArray[Any]]]:
+    def vector(part: PyTree, path: str) -> NDArray[Any]:
         columns = []
         for place, leaf in leaves_in_order(part, path):
             columns.append(_column(name, place, np.asarray(leaf), categories.get(place)))
         return np.concatenate(columns, axis=1)
 
-    def read(observation: PyTree[NDArray[Any]]) -> PyTree[NDArray[Any]]:
+    def read(observation: PyTree) -> PyTree[NDArray[Any]]:
         if parts is None:
             return vector(observation, "")
         return {p: vector(select_part(observation, p), p) for p in dict.fromkeys(parts.values())}
@@ -204,7 +203,7 @@ def _column(
         return leaf.reshape(len(leaf), -1).astype(_real())
 
 
-def _as_it_is(observation: PyTree[NDArray[Any]]) -> PyTree[NDArray[Any]]:
+def _as_it_is(observation: PyTree) -> PyTree[NDArray[Any]]:
     """The same containers with copies in jax's precision."""
     with np.errstate(over="ignore"):
         return jax.tree.map(

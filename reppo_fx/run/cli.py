@@ -28,6 +28,7 @@ from ..settings import Config, Hyperparameters
 from ..training.evaluate import evaluate_policy
 from ..training.policy import Policy
 from ..training.presets import preset
+from . import worlds
 from .display import count, make_console, print_line, print_table
 from .flags import (
     DEFAULT_PRESET,
@@ -45,7 +46,6 @@ from .plan import LARGEST_SEED, Plan, label_text
 from .policies import load_policies
 from .records import read_config
 from .tasks import tasks_by_family
-from .worlds import make_world
 
 INTERRUPTED = 130
 
@@ -85,7 +85,7 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
 def _returns(arguments: Eval, plan: Plan, policies: Policy, length: int) -> NDArray[Any]:
     """Of every member and episode."""
     limit, key = plan.config.observation_limit, jax.random.key(arguments.seed)
-    world = make_world(plan.task, dataclasses.replace(plan.config, episode_length=length))
+    world = worlds.make_world(plan.task, dataclasses.replace(plan.config, episode_length=length))
     if not isinstance(world, Environment):
         members = len(plan.labels) * plan.num_seeds
         with world.sized(members * arguments.episodes) as simulator:

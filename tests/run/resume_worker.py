@@ -14,14 +14,14 @@ import jax
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.run import Checkpoints, cli, loop, session
+from reppo_fx.run import Checkpoints, cli, loop, session, worlds
 
 from ..sizes import tiny
 
 mode, *arguments = sys.argv[1:]
 
 
-def make(name):
+def make(name, config=None):
     return probes.match_observation()._replace(episode_length=6)
 
 
@@ -52,5 +52,5 @@ else:
         loop.SECONDS_PER_CALL = 0.0
     if mode == "slow":
         compile_in_threads, loop._in_threads = loop._in_threads, compile_slowly
-    cli.make = session.make = make
+    worlds.make_world = make
     sys.exit(loop.leave(cli.main(arguments)))

@@ -16,7 +16,7 @@ import pytest
 
 from reppo_fx import __main__ as entry
 from reppo_fx._errors import ReppoWarning
-from reppo_fx.run import cli, load_policy, session
+from reppo_fx.run import cli, load_policy, session, worlds
 from reppo_fx.training.evaluate import evaluate_policy
 
 from .test_run import TINY, rows
@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     """A run of the probe in an odd folder."""
     out = tmp_path_factory.mktemp("runs") / ODD
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "make", probe)
+        patch.setattr(worlds, "make_world", probe)
         assert cli.main(["train", "probe", *TINY, "--out", str(out)]) == 0
     return out
 
@@ -41,12 +41,12 @@ def another(tmp_path_factory):
     """One of another seed."""
     out = tmp_path_factory.mktemp("runs") / "another"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "make", probe)
+        patch.setattr(worlds, "make_world", probe)
         assert cli.main(["train", "probe", *TINY, "--seed", "7", "--out", str(out)]) == 0
     return out
 
 
-def probe(name):
+def probe(name, config=None):
     from reppo_fx.envs import probes
 
     return probes.match_observation()._replace(episode_length=6)
@@ -119,8 +119,8 @@ def test_an_odd_name_is_named_as_it_is(capsys, tmp_path, monkeypatch, name):
 SCRIPT = """
 import json, sys
 from reppo_fx.envs import probes
-from reppo_fx.run import cli, session
-session.make = cli.make = lambda name: probes.match_observation()._replace(episode_length=6)
+from reppo_fx.run import cli, worlds
+worlds.make_world = lambda name, config: probes.match_observation()._replace(episode_length=6)
 codes = []
 for arguments in json.loads(sys.argv[2]):
     try:
@@ -274,9 +274,9 @@ def test_an_interrupt_elsewhere_is_a_word(capsys, monkeypatch):
 COMPILING = """
 import signal, sys, threading, time
 from reppo_fx.envs import probes
-from reppo_fx.run import loop, session
+from reppo_fx.run import loop, session, worlds
 from reppo_fx.__main__ import main
-session.make = lambda name: probes.match_observation()._replace(episode_length=6)
+worlds.make_world = lambda name, config: probes.match_observation()._replace(episode_length=6)
 session.compile_programs = lambda *_: loop._in_threads([lambda: time.sleep(60)])
 def press():
     time.sleep(1.0)
@@ -380,7 +380,7 @@ def test_eval_contains_what_training_contains(run, tmp_path, capsys, monkeypatch
         seen = timestep.next_observation * 1e4
         return state, timestep._replace(observation=seen, next_observation=seen)
 
-    monkeypatch.setattr(cli, "make", lambda name: env._replace(step=step))
+    monkeypatch.setattr(worlds, "make_world", lambda name, config: env._replace(step=step))
     out = copy_of(run, tmp_path)
     limits = []
     for limit in (1e3, 1e6):

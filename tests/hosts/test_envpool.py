@@ -1,0 +1,133 @@
+"""EnvPool: true successors around an end against one instance stepped by hand, and sentences for the rest."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from reppo_fx import hosts
+
+envpool = pytest.importorskip("envpool")
+
+TASKS = ["CartpoleBalance-v1", "Pendulum-v1", "Hopper-v4"]
+SEED = 7
+
+
+def by_hand(task, seed, actions, restart_before, limit):
+    """One instance stepped alone, started anew where it ended and before one given step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = envpool.make_gymnasium(task, num_envs=1, seed=seed, max_episode_steps=limit)
+        vector = lambda seen: np.concatenate(
+            [np.atleast_2d(v) for v in seen.values()] if isinstance(seen, dict) else [seen], axis=1
+        )[0].astype(np.float32)
+        env.reset()
+        rows = []
+        for step, action in enumerate(actions):
+            if step == restart_before:
+                env.reset()
+            seen, reward, terminated, truncated, info = env.step(action[None])
+            successor = following = vector(seen)
+            if terminated[0] or truncated[0]:
+                following = vector(env.reset()[0])
+            rows.append((successor, following, reward[0], terminated[0], truncated[0], info))
+    return rows
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_number_is_that_of_an_instance_stepped_by_hand(task):
+    """Two instances whose episodes of five steps end at different times, as one was started anew after two."""
+    env = hosts.conform(hosts.envpool(task, 2, max_episode_steps=5, num_threads=2))
+    env.reset(SEED)
+    actions = np.random.default_rng(1).uniform(-1, 1, (13, 2, env.action_size))
+    steps = []
+    for step, action in enumerate(actions):
+        if step == 2:
+            env.restart(np.array([False, True]))
+        t = env.step(action)
+        steps.append([np.array(x) for x in t[:5]])
+    scale = 2.0 if task == "Pendulum-v1" else 1.0
+    dtype = np.float32 if task == "Pendulum-v1" else np.float64
+    for index, restarted in enumerate([None, 2]):
+        own = (scale * actions[:, index]).astype(dtype)
+        rows = by_hand(task, SEED + index, own, restarted, 5)
+        ends = 0
+        for ours, row in zip(steps, rows, strict=True):
+            successor, following, reward, terminated, truncated, _ = row
+            np.testing.assert_allclose(ours[1][index], successor, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(ours[0][index], following, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(ours[2][index], reward, rtol=1e-6)
+            assert (ours[3][index], ours[4][index]) == (terminated, truncated and not terminated)
+            ends += terminated or truncated
+        assert ends >= 2
+
+
+def test_a_seed_makes_it_anew_and_none_goes_on():
+    env = hosts.envpool("CartpoleBalance-v1", 3)
+    first, again, further, other = (np.array(env.reset(s)) for s in (4, 4, None, 5))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - further).max() > 1e-4
+    assert np.abs(first - other).max() > 1e-4
+    assert env.sized(5).reset(4).shape == (5, 5)
+    env.close()
+    env.close()
+
+
+def test_observations_are_joined_in_the_tasks_own_order():
+    env = hosts.envpool("HumanoidRun-v1", 1)
+    assert env.observation.shape == (95,)  # Playground's 67, and the 28 of `position`
+    assert env.episode_length == 1000
+    raw = hosts.envpool("CheetahRun-v1", 1, flatten=False)
+    assert {name: spec.shape for name, spec in raw.observation.items()} == {
+        "position": (8,),
+        "velocity": (9,),
+    }
+
+
+def test_a_robot_has_a_privileged_critic_and_its_reward_terms_as_metrics():
+    env = hosts.envpool("Go1JoystickFlatTerrain-v1", 1)
+    assert (env.actor_part, env.critic_part) == ("state", "privileged_state")
+    assert {part: spec.shape for part, spec in env.observation.items()} == {
+        "state": (48,),
+        "privileged_state": (123,),
+    }
+    assert "reward_tracking_lin_vel" in env.metrics
+    assert not {"env_id", "elapsed_step", "terminated"} & set(env.metrics)
+    env.reset(0)
+    assert env.step(np.zeros((1, 12))).metrics["reward_tracking_lin_vel"].shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "sentence"),
+    [
+        (
+            "CheetahRunn-v1",
+            {},
+            "unknown EnvPool task 'CheetahRunn-v1'; did you mean 'CheetahRun-v1'",
+        ),
+        ("CartPole-v1", {}, "CartPole-v1 has discrete actions"),
+        ("CartpoleBalance-v1", {"n": 0}, "n is 0"),
+        ("CartpoleBalance-v1", {"wind": 3}, "cannot be made with wind=3"),
+        ("CartpoleBalance-v1", {"actor_part": "camera"}, "actor_part is 'camera'"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(task, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        hosts.envpool(task, **options)
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(ImportError, match=r"pip install 'reppo_fx\[envpool\]'"):
+        hosts.envpool("CartpoleBalance-v1")
+
+
+def test_by_name_it_gets_the_time_limit_that_is_needed():
+    assert hosts.make("envpool:Pendulum-v1").episode_length == 200
+    assert hosts.make("envpool:Pendulum-v1", episode_length=100).episode_length == 200
+    assert hosts.make("envpool:Pendulum-v1", episode_length=300).episode_length == 300
+    with pytest.raises(
+        ValueError, match="unknown family of simulators 'envpol'; did you mean 'envpool'"
+    ):
+        hosts.make("envpol:Pendulum-v1")

@@ -1,0 +1,161 @@
+"""The same world through `envs` and through `hosts`: the same numbers give the same targets and the same steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import reppo_fx as rx
+from reppo_fx import hosts
+from reppo_fx.envs import probes
+from reppo_fx.hosts.collect import gather
+from reppo_fx.training import original
+from reppo_fx.training.iteration import init_state
+
+from ..sizes import leaves_close
+
+CONFIG = rx.Config(
+    total_steps=4 * 8 * 6,
+    num_envs=4,
+    num_steps=8,
+    num_epochs=2,
+    num_minibatches=2,
+    num_evals=3,
+    num_eval_envs=4,
+    episode_length=5,
+    actor_width=8,
+    critic_width=8,
+    num_bins=11,
+)
+HP = rx.Hyperparameters(v_max=5.0, discount=0.9)
+PRESETS = {"cleaner": {}, "authors": original.CHOICES, "plain": {"statistics": "none"}}
+
+
+def trains(**changes):
+    config = rx.Config(**{**vars(CONFIG), **changes})
+    world = probes.match_observation()
+    return rx.make_train(world, config), rx.make_host_train(hosts.pure(world, 4), config)
+
+
+@pytest.mark.parametrize("choices", PRESETS.values(), ids=PRESETS)
+def test_a_rollout_from_a_host_gives_the_targets_and_gradients_of_the_same_numbers(choices):
+    pure, host = trains(**choices)
+    state = host.init(jax.random.key(3), HP)
+    for _ in range(2):  # the second one has statistics of its own
+        transitions, observation = gather(host, host.worlds.training(()), state)
+        collected, rollout = host.programs(state).close(state, transitions, observation)
+        # The same numbers as a pure world would hand over.
+        by_hand = rx.Rollout(
+            jax.tree.map(jnp.array, rollout.transitions),
+            rollout.statistics,
+            rollout.next_statistics,
+        )
+        ours = jax.jit(lambda s, r: rx.make_batch(host, s, r))(collected, rollout)
+        theirs = jax.jit(lambda s, r: rx.make_batch(pure, s, r))(collected, by_hand)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        learned, _ = host.programs(state).learn(state, transitions, observation)
+        also, _ = jax.jit(lambda s, r: rx.learn(pure, s, r))(collected, by_hand)
+        for one, other in zip(
+            jax.tree.leaves(learned.learner), jax.tree.leaves(also.learner), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
+        state = learned
+
+
+@pytest.mark.parametrize("choices", PRESETS.values(), ids=PRESETS)
+def test_it_acts_as_the_pure_loop_does_and_sees_the_same_statistics(choices):
+    """A world without chance: both loops walk through the same numbers."""
+    config = rx.Config(**{**vars(CONFIG), **choices, "episode_length": 5})
+    world = probes.terminating_reward(5)
+    pure, host = rx.make_train(world, config), rx.make_host_train(hosts.pure(world, 4), config)
+    env = rx.envs.batch(rx.envs.auto_reset(rx.envs.conform(world)))
+    simulator = hosts.conform(hosts.pure(world, 4))
+    simulator.reset(0)
+    theirs = init_state(jax.random.key(1), pure, env, HP)
+    ours = theirs._replace(rollout=theirs.rollout._replace(env_state=()))
+    for _ in range(2):
+        ours, mine = hosts.collect(host, simulator, ours)
+        theirs, other = jax.jit(lambda state: rx.collect(pure, env, state))(theirs)
+        near(mine, other)
+        near(ours.rollout.statistics, theirs.rollout.statistics)
+        near(ours.rollout.observation, theirs.rollout.observation)
+
+
+def near(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def member_of(tree, member):
+    return jax.tree.map(lambda leaf: leaf[member], tree)
+
+
+def test_members_are_the_runs_alone():
+    _, host = trains()
+    settings = HP._replace(learning_rate=jnp.array([1e-3, 1e-2]))
+    state = host.init(jax.random.split(jax.random.key(0), 2), settings)
+    transitions, observation = gather(host, host.worlds.training((2,)), state)
+    learned, _ = host.programs(state).learn(state, transitions, observation)
+    programs = host.programs(member_of(state, 0))
+    for member in range(2):
+        alone, rows = member_of(state, member), member_of(transitions, member)
+        act = programs.actor(alone)
+        for step in range(2):
+            near(act(step, member_of(rows.observation, step)), rows.action[step])
+        one, _ = programs.learn(alone, rows, member_of(observation, member))
+        leaves_close(one.learner, member_of(learned.learner, member))
+
+
+def test_axes_are_those_of_a_vmapped_train():
+    _, host = trains()
+    keys = jax.random.split(jax.random.key(0), 3)
+    state, metrics = host(keys, HP)
+    assert metrics.eval_return.shape == (3, 3)
+    assert state.iteration.tolist() == [6, 6, 6]
+    assert metrics.env_steps[0].tolist() == [64, 128, 192]
+    assert metrics.training.reward.shape == (3, 3)
+    _, alone = host(keys[0], HP)
+    assert alone.eval_return.shape == (3,)
+    _, raw = host(jax.random.PRNGKey(5), HP)
+    assert raw.eval_return.shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("key", "hp", "sentence"),
+    [
+        (lambda: jax.random.key(0), HP._replace(discount=np.ones(2) * 0.9), "discount has shape"),
+        (
+            lambda: jax.random.split(jax.random.key(0), 3),
+            HP._replace(discount=np.ones(2) * 0.9),
+            r"discount has shape \[2\], beside 3 keys",
+        ),
+        (lambda: jnp.zeros(3), HP, "key is an array of float32"),
+        (lambda: jax.random.key(0), HP._replace(discount=1.5), "discount"),
+    ],
+)
+def test_keys_and_settings_that_do_not_fit_are_named(key, hp, sentence):
+    _, host = trains()
+    with pytest.raises(ValueError, match=sentence):
+        host.init(key(), hp)
+
+
+def test_it_learns_what_the_pure_loop_learns():
+    config = rx.Config(
+        **{
+            **vars(CONFIG),
+            "total_steps": 4096,
+            "num_envs": 16,
+            "num_evals": 1,
+            "num_eval_envs": 16,
+            "num_minibatches": 4,
+            "actor_width": 32,
+            "critic_width": 32,
+        }
+    )
+    hp = rx.Hyperparameters(v_max=5.0, discount=0.5, learning_rate=3e-3)
+    world = probes.match_observation()
+    keys = jax.random.split(jax.random.key(0), 2)
+    pure = jax.jit(jax.vmap(rx.make_train(world, config), in_axes=(0, None)))(keys, hp)[1]
+    host = rx.make_host_train(hosts.pure(world, 16), config)(keys, hp)[1]
+    assert (np.asarray(pure.eval_return) > 0.9).all()
+    assert (np.asarray(host.eval_return) > 0.9).all()
