@@ -2,6 +2,7 @@
 
 from .base import HostEnvironment, HostTimeStep, Restarting, SimulatorError
 from .conform import conform
+from .maniskill import maniskill, maniskill_names
 from .pure import pure
 from .transforms import action_repeat, contain_nan, time_limit, training_environment
 
@@ -13,6 +14,8 @@ __all__ = [
     "action_repeat",
     "conform",
     "contain_nan",
+    "maniskill",
+    "maniskill_names",
     "pure",
     "time_limit",
     "training_environment",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -112,7 +112,7 @@ class HostEnvironment(abc.ABC):
     def close(self) -> None:  # noqa: B027 (most hold nothing)
         """Let go of everything that it holds; calling it twice does nothing."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> HostEnvironment:
         return self
 
     def __exit__(
