@@ -9,12 +9,11 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
@@ -121,7 +120,7 @@ class _Task(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """What simulations say after one step, in arrays of our own."""
+    """What all simulations say after one step, in arrays of our own."""
 
     observation: NDArray[Any]
     reward: NDArray[Any]
@@ -220,23 +219,18 @@ class ManiSkill(Restarting):
         self._generators = [np.random.default_rng(sequence) for sequence in sequences]
 
     def _told(self, action: NDArray[Any]) -> _Told:
-        names = (*self.metrics, "success", "fail")
-        told = []
         rows = action.reshape(-1, self._each, *action.shape[1:])
-        for simulation, row in zip(self._simulations, rows, strict=True):
-            observation, reward, terminated, truncated, info = simulation.step(row)
-            own = _arrays({key: info[key] for key in names if key in info})
-            told.append(
-                _Told(
-                    _array(observation),
-                    _array(reward).reshape(-1),
-                    _array(terminated).reshape(-1) != 0,
-                    _array(truncated).reshape(-1) != 0,
-                    columns(own, names, self._each),
-                )
-            )
-        together: _Told = jax.tree.map(lambda *parts: np.concatenate(parts), *told)
-        return together
+        told = [s.step(row) for s, row in zip(self._simulations, rows, strict=True)]
+        observation, reward, terminated, truncated, infos = zip(*told, strict=True)
+        names, nothing = (*self.metrics, "success", "fail"), np.zeros(self._each)
+        found = {name: _joined([info.get(name, nothing) for info in infos]) for name in names}
+        return _Told(
+            _joined(observation),
+            _joined(reward).reshape(-1),
+            _joined(terminated).reshape(-1) != 0,
+            _joined(truncated).reshape(-1) != 0,
+            columns(found, names, self.num_envs),
+        )
 
 
 def _first_step(
@@ -251,19 +245,17 @@ def _first_step(
         raise ValueError(
             f"reward_mode is {mode!r}, but {task.name} does not implement it; try {_listed(others)}."
         ) from error
-    return _array(observation), _arrays(info)
+    return _array(observation), {k: _array(v) for k, v in info.items() if hasattr(v, "dtype")}
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """A copy in NumPy: a tensor's own memory is written to by the next step."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    return np.array(value)
+    """In NumPy, with a first axis; a tensor's own memory, which the next step writes to."""
+    return np.atleast_1d(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
 
 
-def _arrays(info: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Its tensors and arrays; a number without a shape is that of the only instance."""
-    return {k: np.atleast_1d(_array(v)) for k, v in info.items() if hasattr(v, "dtype")}
+def _joined(values: Sequence[Any]) -> NDArray[Any]:
+    """What the simulations say, one after another, in new memory."""
+    return np.concatenate([_array(value) for value in values])
 
 
 def _check(
