@@ -102,6 +102,7 @@ class Simulation(Protocol):
     """ManiSkill's `BaseEnv`, as far as it is used: tensors in and out, no restarts of its own."""
 
     single_action_space: Any
+    device: Any
 
     def reset(self, seed: list[int], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]: ...
 
@@ -160,7 +161,9 @@ class ManiSkill(Restarting):
         self._read, self.observation = reader.read, reader.observation
         self._start = np.zeros((self.num_envs, *observation.shape[1:]), observation.dtype)
         found = tuple(numbers(info, self._each, BOOKKEEPING))
-        self.metrics = (*found, "success_once") if "success" in found else found
+        # Some tasks have a `success_once` that is not what it says.
+        once = ("success_once",) if "success" in found else ()
+        self.metrics = tuple(dict.fromkeys((*found, *once)))
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
         while len(self._simulations) * self._each < self.num_envs:
@@ -179,8 +182,7 @@ class ManiSkill(Restarting):
             # Without a seed a start would come from torch's own random numbers, which all simulations share. One
             # simulation of many instances draws from its first seed, whichever are started: all seeds are new.
             seeds = self._generators[index].integers(2**31, size=self._each).tolist()
-            options = {} if which[rows].all() else {"env_idx": np.flatnonzero(which[rows])}
-            observation, _ = simulation.reset(seed=seeds, options=options)
+            observation, _ = simulation.reset(seed=seeds, options=_chosen(simulation, which[rows]))
             found[rows] = _array(observation)
         return self._read(found)
 
@@ -198,7 +200,7 @@ class ManiSkill(Restarting):
         if self.episode_length is not None:
             truncated = truncated | (self._age >= self.episode_length)
         metrics = {key: told.numbers[key] for key in self.metrics}
-        if "success_once" in metrics:
+        if "success" in metrics:
             metrics["success_once"] = self._once.astype(metrics["success"].dtype)
         read = self._read(told.observation)
         return HostTimeStep(read, read, told.reward, terminated, truncated, metrics)
@@ -246,6 +248,14 @@ def _first_step(
             f"reward_mode is {mode!r}, but {task.name} does not implement it; try {_listed(others)}."
         ) from error
     return _array(observation), {k: _array(v) for k, v in info.items() if hasattr(v, "dtype")}
+
+
+def _chosen(simulation: Simulation, which: NDArray[Any]) -> dict[str, Any]:
+    """The option by which instances of one simulation are chosen, as a tensor of its own device."""
+    if which.all():
+        return {}
+    torch = importlib.import_module("torch")
+    return {"env_idx": torch.as_tensor(np.flatnonzero(which), device=simulation.device)}
 
 
 def _array(value: Any) -> NDArray[Any]:

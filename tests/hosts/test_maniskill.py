@@ -50,6 +50,7 @@ class FakeTask:
         type(self).built.append(self)
         plans = [self.PLANS[(first + i) % len(self.PLANS)] for i in range(num_envs)]
         self.num_envs, self.options, self.plans = num_envs, options, plans
+        self.device = "cuda:0"
         self.reconfiguration_freq = options.get("reconfiguration_freq", 0)
         low, high = np.array([0.0, -1.0], np.float32), np.array([4.0, 1.0], np.float32)
         self.single_action_space = types.SimpleNamespace(low=low, high=high, dtype=np.float32)
@@ -92,6 +93,8 @@ class FakeTask:
         own = {k: FakeTensor(self.flags[k]) for k in ("success", "fail")}
         vector = FakeTensor(np.zeros((self.num_envs, 3), np.float32))
         far = FakeTensor(self.far)
+        # PullCubeTool has a number of this name, of this step alone.
+        own["success_once"] = own["success"]
         return {"elapsed_steps": FakeTensor(self.steps), "far": far, "where": vector, **own}
 
     def close(self):
@@ -114,7 +117,10 @@ def fake(monkeypatch):
         "mani_skill.envs": {},
         "mani_skill.utils.registration": {"REGISTERED_ENVS": {"Fake-v1": registered(Task)}},
         "mani_skill.utils.download_asset": {"prompt_yes_no": lambda message: pytest.fail(message)},
-        "torch": {"cuda": types.SimpleNamespace(device_count=lambda: 1)},
+        "torch": {
+            "cuda": types.SimpleNamespace(device_count=lambda: 1),
+            "as_tensor": lambda ids, device: {"cuda:0": ids}[device],
+        },
     }
     for name, content in modules.items():
         module = types.ModuleType(name)
@@ -136,7 +142,7 @@ def test_what_is_read_of_a_task(fake):
     assert (env.name, env.num_envs, env.action_size, env.episode_length) == ("Fake-v1", 3, 2, 5)
     assert env.observation.shape == (4,)
     # Neither vectors nor bookkeeping, but also what comes with the reward alone.
-    assert set(env.metrics) == {"success", "success_once", "fail", "far", "from_reward"}
+    assert sorted(env.metrics) == ["fail", "far", "from_reward", "success", "success_once"]
     assert fake.built[0].options == {
         "obs_mode": "state",
         "reward_mode": "normalized_dense",
