@@ -34,7 +34,21 @@ MAY_IMPORT = {
 }
 OPS_MAY_IMPORT = {"jax", "chex", "jaxtyping", "optax", *sys.stdlib_module_names}
 
-HEAVY = ["mujoco", "mujoco_playground", "brax", "orbax", "matplotlib", "rich", "tyro", "pandas"]
+HEAVY = [
+    "mujoco",
+    "mujoco_playground",
+    "brax",
+    "orbax",
+    "matplotlib",
+    "rich",
+    "tyro",
+    "pandas",
+    "envpool",
+    "gymnasium",
+    "mani_skill",
+    "sapien",
+    "torch",
+]
 HOST_MODULES = {"time", "datetime", "threading", "subprocess", "logging"}
 MAY_LOCK = {"envs/_replaced.py": {"threading"}}  # while a simulator's object is built or traced
 HOST_CALLS = {"print", "open", "input", "breakpoint"}

@@ -7,6 +7,7 @@ from .envpool import envpool, envpool_names
 from .evaluate import evaluate, evaluate_policy
 from .families import FAMILIES, is_host_task, make
 from .gymnasium import gymnasium, gymnasium_names
+from .maniskill import maniskill, maniskill_names
 from .parallel import parallel
 from .pure import pure
 from .train import HostTrain, make_host_train
@@ -32,6 +33,8 @@ __all__ = [
     "is_host_task",
     "make",
     "make_host_train",
+    "maniskill",
+    "maniskill_names",
     "parallel",
     "pure",
     "time_limit",

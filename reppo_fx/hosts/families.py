@@ -9,6 +9,7 @@ from .._errors import unknown_name
 from .base import HostEnvironment
 from .envpool import envpool, envpool_learnable, envpool_names
 from .gymnasium import gymnasium, gymnasium_learnable, gymnasium_names
+from .maniskill import maniskill, maniskill_names
 
 
 class Family(NamedTuple):
@@ -33,6 +34,10 @@ FAMILIES: dict[str, Family] = {
     "envpool": Family("EnvPool", envpool, envpool_names, envpool_learnable, "max_episode_steps"),
     "gymnasium": Family(
         "gymnasium", gymnasium, gymnasium_names, gymnasium_learnable, "max_episode_steps"
+    ),
+    # Making one takes seconds, and some ask for downloads: they are taken at their names.
+    "maniskill": Family(
+        "ManiSkill", maniskill, maniskill_names, lambda name: True, "episode_length"
     ),
 }
 

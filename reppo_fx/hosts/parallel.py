@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import pickle
 import signal
@@ -23,11 +24,6 @@ from .wrapper import FACTS
 
 SECONDS_TO_LEAVE = 5.0
 LARGEST_SEED = 2**31 - 1
-
-try:  # it comes with gymnasium, and takes functions of notebooks, too
-    import cloudpickle as pickler
-except ImportError:
-    pickler = pickle
 
 
 def parallel(make: Callable[[], Any], workers: int) -> Parallel:
@@ -109,7 +105,7 @@ class _Pool:
 
     def __init__(self, make: Callable[[], Any], workers: int) -> None:
         try:
-            self._make = pickler.dumps(make)
+            self._make = _pickled(make)
         except Exception as error:
             raise ValueError(
                 f"make is {make!r}, which cannot be sent to another process ({error}); give a function of a module."
@@ -205,6 +201,16 @@ class _Pool:
         theirs.close()
         self._processes.append(process)
         self._pipes.append(ours)
+
+
+def _pickled(make: Callable[[], Any]) -> bytes:
+    """By cloudpickle where it is, which comes with gymnasium and takes functions of notebooks, too."""
+    try:
+        pickler = importlib.import_module("cloudpickle")
+    except ImportError:
+        pickler = pickle
+    pickled: bytes = pickler.dumps(make)
+    return pickled
 
 
 def _has_x64() -> bool:
