@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from .._errors import unknown_name
 from ..envs import require
 from .base import HostTimeStep, Restarting
-from .spaces import Box, columns, make_reader, map_leaves, numbers, read_action_space
+from .spaces import Box, columns, make_reader, numbers, read_action_space
 
 # What every task says of an instance besides its own numbers.
 BOOKKEEPING = ("env_id", "players", "elapsed_step", "terminated", "truncated", "reward", "discount")
 DEFAULT_SIZE = 64
+Rows = TypeVar("Rows")
 
 
 def envpool(
@@ -114,26 +115,19 @@ class EnvPool(Restarting):
             self._pool = self._make(self.num_envs, 0 if seed is None else seed)
         with _quiet():
             observation, info = self._pool.reset()
-        return self._read(_in_order(observation, info))
+        return _by_instance(self._read(observation), info["env_id"])
 
     def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
         observation, reward, terminated, truncated, info = self._pool.step(self._range(action))
-        order = np.argsort(info["env_id"])
-        read = self._read(_in_order(observation, info))
-        return HostTimeStep(
-            read,
-            read,
-            np.array(reward)[order],
-            np.array(terminated)[order],
-            np.array(truncated)[order],
-            {k: v[order] for k, v in columns(info, self.metrics, self.num_envs).items()},
-        )
+        read, own = self._read(observation), columns(info, self.metrics, self.num_envs)
+        timestep = HostTimeStep(read, read, reward, terminated, truncated, own)
+        return _by_instance(timestep, info["env_id"])
 
     def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
         # Right after a step that ended, this is what keeps EnvPool from a step of its own that resets.
         ids = np.flatnonzero(which).astype(np.int32)
         observation, info = self._pool.reset(ids)
-        read = self._read(_in_order(observation, info))
+        read = _by_instance(self._read(observation), info["env_id"])
 
         def scattered(rows: NDArray[Any]) -> NDArray[Any]:
             whole = np.zeros((self.num_envs, *rows.shape[1:]), rows.dtype)
@@ -161,12 +155,13 @@ class EnvPool(Restarting):
                 raise ValueError(f"{self._task} cannot be made with {given}: {error}") from error
 
 
-def _in_order(observation: PyTree[NDArray[Any]], info: Mapping[str, Any]) -> PyTree[NDArray[Any]]:
-    """Rows by instance: EnvPool gives them as they are ready."""
-    order = np.argsort(info["env_id"])
-    if (order[1:] > order[:-1]).all():
-        return observation
-    return map_leaves(lambda leaf: leaf[order], observation)
+def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
+    """In the order of their numbers: EnvPool gives them as they are ready."""
+    if (ids[1:] > ids[:-1]).all():
+        return rows
+    order = np.argsort(ids)
+    in_order: Rows = jax.tree.map(lambda leaf: leaf[order], rows)
+    return in_order
 
 
 def _module() -> ModuleType:

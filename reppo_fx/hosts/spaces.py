@@ -31,12 +31,16 @@ class ActionRange(NamedTuple):
         dtype: of it.
         low: lower bounds, flat.
         high: upper bounds, flat.
+        middle: what 0 becomes.
+        gain: by how much 1 is more; none where all stays as it is.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     low: Float[np.ndarray, " d"]
     high: Float[np.ndarray, " d"]
+    middle: Float[np.ndarray, " d"]
+    gain: Float[np.ndarray, " d"] | None
 
     @property
     def size(self) -> int:
@@ -45,13 +49,12 @@ class ActionRange(NamedTuple):
 
     def __call__(self, action: Float[np.ndarray, "n d"]) -> NDArray[Any]:
         """`[n, d]` in [−1, 1] to `[n, *shape]` as the simulator has it."""
-        bounded = np.isfinite(self.low) & np.isfinite(self.high)
-        low, high = np.where(bounded, self.low, -1.0), np.where(bounded, self.high, 1.0)
         own = np.asarray(action, np.float64)
-        if bounded.any() and not ((low == -1) & (high == 1)).all():
-            own = np.where(bounded, 0.5 * (low + high) + 0.5 * (high - low) * own, own)
-        own = np.clip(own, self.low, self.high)
-        return own.reshape(len(own), *self.shape).astype(self.dtype)
+        if self.gain is not None:
+            own = self.middle + self.gain * own
+        own = np.minimum(np.maximum(own, self.low), self.high)
+        whole: NDArray[Any] = own.reshape(len(own), *self.shape).astype(self.dtype)
+        return whole
 
 
 def read_action_space(name: str, space: object) -> ActionRange:
@@ -74,7 +77,13 @@ def read_action_space(name: str, space: object) -> ActionRange:
     dtype = np.dtype(getattr(space, "dtype", np.float32))
     if not np.issubdtype(dtype, np.floating):
         raise ValueError(f"{name} has actions of {dtype}; they must be real numbers.")
-    return ActionRange(low.shape, dtype, low.ravel(), high.ravel())
+    lowest, highest = low.ravel(), high.ravel()
+    bounded = np.isfinite(lowest) & np.isfinite(highest)
+    with np.errstate(invalid="ignore"):  # of infinite bounds
+        middle = np.where(bounded, 0.5 * (lowest + highest), 0.0)
+        gain = np.where(bounded, 0.5 * (highest - lowest), 1.0)
+    as_it_is = not middle.any() and (gain == 1).all()
+    return ActionRange(low.shape, dtype, lowest, highest, middle, None if as_it_is else gain)
 
 
 class Reader(NamedTuple):
@@ -135,7 +144,7 @@ def make_reader(
             f"{name}: actor_part is {actor_part!r} and critic_part {critic_part!r}, but the observation has no "
             "named parts."
         )
-    read = _flat(name, parts, categories or {}) if flatten else _as_it_is
+    read = _flat(name, example, parts, categories or {}) if flatten else _as_it_is
     seen = read(example)
     specs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), seen)
     names = parts or {"actor": PARTS[0], "critic": PARTS[0]}
@@ -144,21 +153,45 @@ def make_reader(
 
 def _flat(
     name: str,
+    example: PyTree,
     parts: dict[str, str] | None,
     categories: Mapping[str, tuple[int, int]],
 ) -> Callable[[PyTree], PyTree[NDArray[Any]]]:
-    def vector(part: PyTree, path: str) -> NDArray[Any]:
-        columns = []
-        for place, leaf in leaves_in_order(part, path):
-            columns.append(_column(name, place, np.asarray(leaf), categories.get(place)))
-        return np.concatenate(columns, axis=1)
+    if parts is None:
+        return _joined(name, example, "", categories)
+    joined = {
+        part: _joined(name, select_part(example, part), part, categories)
+        for part in dict.fromkeys(parts.values())
+    }
 
     def read(observation: PyTree) -> PyTree[NDArray[Any]]:
-        if parts is None:
-            return vector(observation, "")
-        return {p: vector(select_part(observation, p), p) for p in dict.fromkeys(parts.values())}
+        return {part: join(select_part(observation, part)) for part, join in joined.items()}
 
     return read
+
+
+def _joined(
+    name: str, example: PyTree, path: str, categories: Mapping[str, tuple[int, int]]
+) -> Callable[[PyTree], NDArray[Any]]:
+    """One vector of all leaves; what cannot be joined is said now."""
+    places, width = [], 0
+    for place, leaf in leaves_in_order(example, path):
+        kinds = categories.get(place)
+        size = kinds[1] if kinds else _size(name, place, np.asarray(leaf))
+        places.append((slice(width, width + size), kinds))
+        width += size
+
+    def join(part: PyTree) -> NDArray[Any]:
+        leaves = leaves_in_order(part)
+        whole = np.empty((len(np.asarray(leaves[0][1])), width), _real())
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which containment sees
+            for (_, leaf), (columns, kinds) in zip(leaves, places, strict=True):
+                if kinds is not None:
+                    leaf = np.eye(kinds[1])[np.asarray(leaf).astype(int) - kinds[0]]
+                whole[:, columns] = np.reshape(leaf, (len(whole), -1))
+        return whole
+
+    return join
 
 
 def leaves_in_order(tree: PyTree, path: str = "") -> list[tuple[str, Any]]:
@@ -185,9 +218,8 @@ def map_leaves(function: Callable[[Any], Any], tree: PyTree) -> PyTree:
     return function(tree)
 
 
-def _column(
-    name: str, place: str, leaf: NDArray[Any], kinds: tuple[int, int] | None
-) -> NDArray[Any]:
+def _size(name: str, place: str, leaf: NDArray[Any]) -> int:
+    """How many numbers a leaf gives of one instance."""
     where = f"observation {place!r}" if place else "the observation"
     if leaf.ndim > 2:
         raise ValueError(
@@ -196,11 +228,7 @@ def _column(
         )
     if not _is_real(leaf.dtype):
         raise ValueError(f"{name}: {where} is of {leaf.dtype}; it must be of real numbers.")
-    if kinds is not None:
-        first, count = kinds
-        leaf = np.eye(count)[leaf.astype(int) - first]
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which containment sees
-        return leaf.reshape(len(leaf), -1).astype(_real())
+    return leaf.size // len(leaf)
 
 
 def _as_it_is(observation: PyTree) -> PyTree[NDArray[Any]]:

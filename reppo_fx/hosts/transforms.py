@@ -77,9 +77,12 @@ class _TimeLimit(Wrapper):
     def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
         timestep = self.env.step(action)
         self._age = self._age + 1
-        late = (self._age >= self.episode_length) & ~timestep.ended
+        ended = timestep.ended
+        late = (self._age >= self.episode_length) & ~ended
+        self._age[ended | late] = 0
+        if not late.any():
+            return timestep
         timestep = timestep._replace(truncated=timestep.truncated | late)
-        self._age = np.where(timestep.ended, 0, self._age)
         return restarted(self.env, timestep, late)
 
 
@@ -107,6 +110,9 @@ class _Contained(Wrapper):
         self._failed = np.zeros(env.num_envs, bool)
         self._bad_resets = np.zeros(env.num_envs)
         self._last: Observation = None
+        none = np.zeros(env.num_envs)
+        none.setflags(write=False)
+        self._no_counts = dict.fromkeys(COUNTS, none)
 
     def again(self, env: HostEnvironment) -> HostEnvironment:
         return _Contained(env, self._limit, self._tries)
@@ -121,6 +127,9 @@ class _Contained(Wrapper):
 
     def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
         timestep = self.env.step(action)
+        if self._is_plain(timestep):
+            self._last = jax.tree.map(np.array, timestep.observation)
+            return timestep._replace(metrics={**_finite(timestep.metrics), **self._no_counts})
         bad = self._failed | ~self._is_good(timestep.reward, timestep.next_observation)
         # Where nothing ended both observations are of one moment; a simulator may spoil either.
         bad |= ~timestep.ended & ~self._is_good(timestep.reward, timestep.observation)
@@ -132,6 +141,17 @@ class _Contained(Wrapper):
         if bad.any():
             timestep = self._without(timestep, bad)
         return timestep._replace(observation=self._started(ended, timestep.observation))
+
+    def _is_plain(self, timestep: HostTimeStep) -> bool:
+        """Whether nothing is to be done, which is to be found out quickly: most steps are so."""
+        seen = jax.tree.leaves((timestep.next_observation, timestep.observation))
+        if timestep.ended.any() or self._failed.any() or self._bad_resets.any():
+            return False
+        if any(name in timestep.metrics for name in COUNTS):
+            return False
+        # Where nothing ended both observations are often one and the same.
+        different = {id(leaf): leaf for leaf in (timestep.reward, *seen)}.values()
+        return all(_all_within(leaf, self._limit) for leaf in different)
 
     def _without(self, timestep: HostTimeStep, bad: Mask) -> HostTimeStep:
         """A time step of which nothing bad is left, and bad instances started anew where that can be."""
@@ -173,6 +193,13 @@ class _Contained(Wrapper):
         return every
 
 
+def _all_within(leaf: NDArray[Any], limit: float | int) -> bool:
+    """Whether every number of every instance is; NaN is not."""
+    if leaf.dtype.kind != "f":
+        return bool(_within(leaf, limit).all())
+    return bool(np.abs(leaf).max() <= min(limit, float(np.finfo(leaf.dtype).max)))
+
+
 def _within(leaf: NDArray[Any], limit: float | int) -> Mask:
     if leaf.dtype == bool:
         return np.ones(len(leaf), bool)
@@ -188,7 +215,10 @@ def _within(leaf: NDArray[Any], limit: float | int) -> Mask:
 
 
 def _finite(metrics: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name: np.where(np.isfinite(value), value, 0.0) for name, value in metrics.items()}
+    return {
+        name: value if np.isfinite(value).all() else np.where(np.isfinite(value), value, 0.0)
+        for name, value in metrics.items()
+    }
 
 
 def action_repeat(env: HostEnvironment, n: int) -> HostEnvironment:
