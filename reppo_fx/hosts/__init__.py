@@ -7,6 +7,7 @@ from .envpool import envpool, envpool_names
 from .evaluate import evaluate, evaluate_policy
 from .families import FAMILIES, is_host_task, make
 from .gymnasium import gymnasium, gymnasium_names
+from .isaaclab import isaaclab
 from .parallel import parallel
 from .pure import pure
 from .train import HostTrain, make_host_train
@@ -30,6 +31,7 @@ __all__ = [
     "gymnasium",
     "gymnasium_names",
     "is_host_task",
+    "isaaclab",
     "make",
     "make_host_train",
     "parallel",
