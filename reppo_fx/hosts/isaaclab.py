@@ -144,7 +144,7 @@ class _Lab(HostEnvironment):
             self._closed = True
             self._env.close()
 
-    def _restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
+    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
         ids = np.flatnonzero(which)
         if not len(ids):
             return jax.tree.map(
@@ -216,9 +216,6 @@ class _Waiting(_Lab, Restarting):
             read, read, step.reward, step.terminated, step.truncated, self._metrics(step.extras)
         )
 
-    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
-        return self._restart(which)
-
     def _check_that_it_waits(self, ended: Bool[np.ndarray, " n"]) -> None:
         if not ended.any() or not hasattr(self._base, "episode_length_buf"):
             return
@@ -252,7 +249,7 @@ class _SameStep(_Lab):
     def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
         if not self._restarts:
             raise NotImplementedError
-        return self._restart(which)
+        return super().restart(which)
 
     def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
         step = self._take(action)
