@@ -141,7 +141,7 @@ class Lab:
         }
 
     def step(self, action):
-        assert action.device == self.device
+        assert str(action.device) == self.device
         assert str(action.dtype) in ("float32", "torch.float32")
         action = np.array(action.cpu().numpy())
         self.actions.append(action)
@@ -180,7 +180,7 @@ class ManagerLab(Lab):
         if env_ids is None:
             return super().reset(seed)
         ids = np.array(env_ids.cpu().numpy())
-        assert env_ids.device == self.device
+        assert str(env_ids.device) == self.device
         assert len(ids), "an empty selection"
         self.restarts.append(ids.tolist())
         self.start(ids)
