@@ -7,6 +7,7 @@ from .envpool import envpool, envpool_names
 from .evaluate import evaluate, evaluate_policy
 from .families import FAMILIES, is_host_task, make
 from .gymnasium import gymnasium, gymnasium_names
+from .isaaclab import isaaclab
 from .maniskill import maniskill, maniskill_names
 from .parallel import parallel
 from .pure import pure
@@ -31,6 +32,7 @@ __all__ = [
     "gymnasium",
     "gymnasium_names",
     "is_host_task",
+    "isaaclab",
     "make",
     "make_host_train",
     "maniskill",

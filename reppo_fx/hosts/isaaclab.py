@@ -1,0 +1,477 @@
+"""Isaac Lab, mjlab, and whatever else has their step interface: torch tensors, on the CPU or on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, PyTree
+from numpy.typing import NDArray
+
+from .._errors import ReppoWarning
+from .base import HostEnvironment, HostTimeStep, Restarting, choose
+from .spaces import ActionRange, columns, make_reader, map_leaves, numbers, read_action_space
+
+INTERFACE = (
+    "reset",
+    "step",
+    "close",
+    "num_envs",
+    "device",
+    "max_episode_length",
+    "single_action_space",
+    "cfg",
+)
+# What groups of observations are called, by Isaac Lab and by mjlab.
+ACTOR_GROUPS = ("policy", "actor", "state")
+CRITIC_GROUPS = ("critic", "privileged", "privileged_state")
+# What `extras` holds besides numbers of an instance.
+BOOKKEEPING = ("log", "final_obs", "time_outs")
+FINAL_OBS, AUTO_RESET, AUTORESET_MODE = "compute_final_obs", "auto_reset", "autoreset_mode"
+PROBES = 3
+Scale: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
+
+
+def isaaclab(
+    env: Any,
+    *,
+    action_scale: Scale = 1.0,
+    flatten: bool = True,
+    actor_part: str | None = None,
+    critic_part: str | None = None,
+    metrics: tuple[str, ...] = (),
+) -> HostEnvironment:
+    """An environment with Isaac Lab's step interface, with actions in [−1, 1] and the true successor of every step.
+
+    The successor is had in one of two ways; an environment that does neither is refused:
+
+    - it restarts by itself and keeps the successor: Isaac Lab with `cfg.compute_final_obs = True`;
+    - it waits for `reset(env_ids=...)`: mjlab with `cfg.auto_reset = False`, Isaac Lab with
+      `cfg.autoreset_mode = AutoresetMode.DISABLED`. Only then can time limits differ from its own.
+
+    Where `cfg.is_finite_horizon` is true its time limit terminates, else it truncates. There can be only this one
+    environment in its process, so `num_envs` of a training must be its own, and evaluation happens in it too.
+
+    Args:
+        env: Isaac Lab's `ManagerBasedRLEnv` or `DirectRLEnv`, mjlab's `ManagerBasedRlEnv`, or one like them,
+            perhaps in gymnasium's wrappers; not in those of a training library.
+        action_scale: `[-1, 1]` times this is what an action without bounds gets (a number, or one for each entry).
+            Those with bounds are rescaled to them.
+        flatten: or leave all groups and their shapes as they are, for networks of your own.
+        actor_part: the actor's group of observations; `policy` or `actor` if not given.
+        critic_part: the critic's; `critic` or `privileged` if there is one, else the actor's.
+        metrics: numbers to keep besides those that it gives at every step: of `extras`, 0 where they are not given;
+            of `extras["log"]`, which are of all instances together, as they were last given.
+
+    Raises:
+        ValueError: for an environment that loses the true successor, or an argument that does not fit it.
+
+    >>> # env = isaaclab(ManagerBasedRLEnv(cfg)); train = make_host_train(env, config)
+    """
+    base = _unwrapped(env)
+    kind = _Waiting if _waits(base) else _SameStep
+    return kind(env, base, action_scale, flatten, actor_part, critic_part, metrics)
+
+
+class _Step(NamedTuple):
+    """What a step gave: observations in its own memory, the rest copied."""
+
+    observation: PyTree[Any]
+    reward: Float[np.ndarray, " n"]
+    terminated: Bool[np.ndarray, " n"]
+    truncated: Bool[np.ndarray, " n"]
+    extras: dict[str, Any]
+
+    @property
+    def ended(self) -> Bool[np.ndarray, " n"]:
+        either: NDArray[Any] = self.terminated | self.truncated
+        return either
+
+
+class _Lab(HostEnvironment):
+    """Facts and reading."""
+
+    def __init__(
+        self,
+        env: Any,
+        base: Any,
+        action_scale: Scale,
+        flatten: bool,
+        actor_part: str | None,
+        critic_part: str | None,
+        metrics: tuple[str, ...],
+    ) -> None:
+        self._env, self._base, self.name = env, base, _name(env, base)
+        self.num_envs = int(base.num_envs)
+        self._range = read_action_space(self.name, _described(base.single_action_space))
+        self.action_size = self._range.size
+        self._scale = _checked_scale(self.name, self._range, action_scale)
+        length = int(base.max_episode_length)
+        self.episode_length = length if length > 0 else None
+        self._groups: tuple[str, ...] | None = None
+        self._closed = False
+        self._said: dict[str, NDArray[Any]] = {}
+        example, found = self._try_out()
+        if isinstance(example, Mapping):
+            actor_part, critic_part = _parts(self.name, example, actor_part, critic_part)
+            if flatten:
+                # What nobody sees (cameras) stays where it is.
+                self._groups = tuple(
+                    group
+                    for group in example
+                    if any(f"{part}.".startswith(f"{group}.") for part in (actor_part, critic_part))
+                )
+        reader = make_reader(
+            self.name, example, flatten=flatten, actor_part=actor_part, critic_part=critic_part
+        )
+        self._reader, self.observation = reader, reader.observation
+        self.actor_part, self.critic_part = reader.actor_part, reader.critic_part
+        self.metrics = tuple(dict.fromkeys((*found, *metrics)))
+
+    def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
+        observation, _ = self._env.reset() if seed is None else self._env.reset(seed=int(seed))
+        self._said = {}
+        return self._read(observation)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._env.close()
+
+    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
+        ids = np.flatnonzero(which)
+        if not len(ids):
+            return jax.tree.map(
+                lambda leaf: np.zeros((self.num_envs, *leaf.shape), leaf.dtype), self.observation
+            )
+        # Not by way of gymnasium's wrappers, which do not let `env_ids` through.
+        observation, extras = self._base.reset(env_ids=self._tensor(ids))
+        self._listen(extras)
+        return self._read(observation)
+
+    def _take(self, action: Float[np.ndarray, "n d"]) -> _Step:
+        own = self._range(np.asarray(action, np.float64) * self._scale)
+        result = self._env.step(self._tensor(own.astype(np.float32)))
+        if not isinstance(result, tuple) or len(result) != 5:
+            count = f"{len(result)} things" if isinstance(result, tuple) else "no tuple"
+            raise ValueError(
+                f"{self.name}: step gave {count}, not the five of Isaac Lab's interface (observations, reward, "
+                "terminated, truncated, extras)."
+            )
+        observation, *rest, extras = result
+        reward, terminated, truncated = (np.array(_array(x)).reshape(self.num_envs) for x in rest)
+        terminated, truncated = terminated != 0, truncated != 0
+        if getattr(self._base.cfg, "is_finite_horizon", False):
+            terminated = terminated | truncated
+        return _Step(observation, reward, terminated, truncated, extras)
+
+    def _try_out(self) -> tuple[PyTree[NDArray[Any]], list[str]]:
+        """An observation, and the names of the numbers that every step gives."""
+        found: list[str] = []
+        for _ in range(PROBES):
+            observation, extras = self._env.reset()
+            example = map_leaves(lambda leaf: np.array(_array(leaf)), observation)
+            if "log" in extras:
+                extras["log"] = {}  # what it says of the restart is no number of a step
+            step = self._take(np.zeros((self.num_envs, self._range.size)))
+            found = list(_numbers(_of_instances(self._base, step.extras), self.num_envs))
+            if not step.ended.any():
+                return example, [*found, *_numbers(_log(step.extras), self.num_envs)]
+        # What the log says is of ends or of every step: there is no telling.
+        return example, found
+
+    def _metrics(self, extras: Mapping[str, Any]) -> dict[str, Float[np.ndarray, " n"]]:
+        self._listen(extras)
+        own = _numbers(_of_instances(self._base, extras), self.num_envs, self.metrics)
+        return columns(self._said | own, self.metrics, self.num_envs)
+
+    def _listen(self, extras: Mapping[str, Any]) -> None:
+        said = _numbers(_log(extras), self.num_envs, self.metrics)
+        self._said |= {name: np.array(value) for name, value in said.items()}
+
+    def _read(self, observation: PyTree[Any]) -> PyTree[NDArray[Any]]:
+        """Observations as declared, in memory of their own."""
+        if isinstance(observation, Mapping) and self._groups is not None:
+            observation = {key: observation[key] for key in self._groups if key in observation}
+        return self._reader.read(map_leaves(_array, observation))
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        return importlib.import_module("torch").from_numpy(array).to(self._base.device)
+
+
+class _Waiting(_Lab, Restarting):
+    """One that leaves what ended as it is until it is told to start it anew."""
+
+    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+        step = self._take(action)
+        read = self._read(step.observation)
+        self._check_that_it_waits(step.ended)
+        return HostTimeStep(
+            read, read, step.reward, step.terminated, step.truncated, self._metrics(step.extras)
+        )
+
+    def _check_that_it_waits(self, ended: Bool[np.ndarray, " n"]) -> None:
+        if not ended.any() or not hasattr(self._base, "episode_length_buf"):
+            return
+        if (_array(self._base.episode_length_buf)[ended] == 0).any():
+            raise ValueError(
+                f"{self.name} started instances anew by itself, though its cfg says that it does not; the true "
+                "successor is lost."
+            )
+
+
+class _SameStep(_Lab):
+    """One that restarts by itself, and keeps the successor in `extras`."""
+
+    def __init__(self, env: Any, base: Any, *arguments: Any) -> None:
+        super().__init__(env, base, *arguments)
+        history = _keeps_history(base.cfg)
+        # Restarting some of them would count a step in the history of the others.
+        self._restarts = _takes_ids(base) and not history
+        if history:
+            warnings.warn(
+                f"{self.name} observes a history, whose newest entry may be missing from its final_obs; "
+                "cfg.autoreset_mode = AutoresetMode.DISABLED, where there is one, gives the true successor.",
+                ReppoWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def can_restart(self) -> bool:
+        return self._restarts
+
+    def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
+        if not self._restarts:
+            raise NotImplementedError
+        return super().restart(which)
+
+    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+        step = self._take(action)
+        successor = read = self._read(step.observation)
+        if step.ended.any():
+            successor = choose(step.ended, self._successor(step, read), read)
+        return HostTimeStep(
+            read,
+            successor,
+            step.reward,
+            step.terminated,
+            step.truncated,
+            self._metrics(step.extras),
+        )
+
+    def _successor(self, step: _Step, like: PyTree[NDArray[Any]]) -> PyTree[NDArray[Any]]:
+        # Taken out, so that a later end without one cannot be given this one.
+        final = step.extras.pop("final_obs", None)
+        if final is None:
+            rows = np.flatnonzero(step.ended).tolist()
+            raise ValueError(
+                f"{self.name}: instances {rows} ended, but extras has no 'final_obs'; the true successor is lost. "
+                f"Is this version older than cfg.{FINAL_OBS}?"
+            )
+        try:
+            found = self._read(final)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{self.name}: extras['final_obs'] is no observation of all instances: {error}"
+            ) from error
+        have, want = (jax.tree.map(np.shape, tree) for tree in (found, like))
+        if have != want:
+            raise ValueError(
+                f"{self.name}: extras['final_obs'] has shapes {have}, the observation {want}; it must have a row "
+                "for each instance."
+            )
+        return found
+
+
+def _unwrapped(env: Any) -> Any:
+    """The environment that has the facts."""
+    base = getattr(env, "unwrapped", env)
+    kind = type(env)
+    by_gymnasium = any(
+        c.__name__ == "Wrapper" and c.__module__.partition(".")[0] == "gymnasium"
+        for c in kind.__mro__
+    )
+    missing = [name for name in INTERFACE if not hasattr(base, name)]
+    if base is not env and not by_gymnasium and not missing:
+        raise ValueError(
+            f"env is a {kind.__name__} of {kind.__module__.partition('.')[0]}, which loses the true successor "
+            "where an episode ends; give the environment inside it: env.unwrapped."
+        )
+    if hasattr(base, "possible_agents"):
+        raise ValueError(
+            f"{kind.__name__} has several agents; only environments of one can be learned."
+        )
+    if missing:
+        raise ValueError(
+            f"env is a {kind.__name__} without {', '.join(missing)}; it must have Isaac Lab's interface, as "
+            "ManagerBasedRLEnv, DirectRLEnv and mjlab's ManagerBasedRlEnv have it, and not that of a training "
+            "library's wrapper."
+        )
+    return base
+
+
+def _waits(base: Any) -> bool:
+    """Whether it waits for `reset(env_ids=...)` where an episode ended, instead of restarting there.
+
+    Raises:
+        ValueError: if it restarts, and keeps no successor.
+    """
+    cfg, name = base.cfg, type(base).__name__
+    mode = getattr(cfg, AUTORESET_MODE, None)
+    if str(getattr(mode, "name", mode)).upper() == "DISABLED":
+        waiting, setting = True, f"cfg.{AUTORESET_MODE} is DISABLED"
+        known = _declares(cfg, AUTORESET_MODE)
+    elif getattr(cfg, AUTO_RESET, True) is False:
+        waiting, setting = True, f"cfg.{AUTO_RESET} is False"
+        known = _declares(cfg, AUTO_RESET)
+    elif getattr(cfg, FINAL_OBS, False):
+        waiting, setting = False, f"cfg.{FINAL_OBS} is True"
+        known = _declares(cfg, FINAL_OBS)
+    else:
+        raise ValueError(
+            f"{name} restarts in the step that ends an episode, and the true successor is lost: {_remedy(cfg)}"
+        )
+    if not known:
+        raise ValueError(
+            f"{setting}, but {name} of this version does not know that setting and loses the true successor: "
+            f"{_remedy(cfg)}"
+        )
+    if waiting and not _takes_ids(base):
+        raise ValueError(
+            f"{setting}, but reset of {name} takes no env_ids, so that single instances cannot be started anew."
+        )
+    return waiting
+
+
+def _remedy(cfg: Any) -> str:
+    if hasattr(cfg, AUTO_RESET) and _declares(cfg, AUTO_RESET):
+        return f"set cfg.{AUTO_RESET} = False."
+    if hasattr(cfg, FINAL_OBS) and _declares(cfg, FINAL_OBS):
+        return f"set cfg.{FINAL_OBS} = True."
+    return f"a version is needed that has cfg.{FINAL_OBS} (Isaac Lab) or cfg.{AUTO_RESET} (mjlab)."
+
+
+def _declares(cfg: Any, setting: str) -> bool:
+    """Whether it is a setting of this configuration, and not an attribute that somebody gave it."""
+    if not dataclasses.is_dataclass(cfg):
+        return True
+    return setting in (field.name for field in dataclasses.fields(cfg))
+
+
+def _takes_ids(base: Any) -> bool:
+    return "env_ids" in inspect.signature(base.reset).parameters
+
+
+def _keeps_history(cfg: Any) -> bool:
+    """Whether a term or a group of Isaac Lab's observations holds earlier ones."""
+
+    def inside(node: Any) -> Iterable[Any]:
+        if isinstance(node, Mapping):
+            return node.values()
+        return getattr(node, "__dict__", {}).values()
+
+    groups = inside(getattr(cfg, "observations", None))
+    return any(
+        getattr(node, "history_length", None)
+        for group in groups
+        for node in (group, *inside(group))
+    )
+
+
+def _name(env: Any, base: Any) -> str:
+    for owner in (env, base):
+        identifier = getattr(getattr(owner, "spec", None), "id", None)
+        if identifier:
+            return str(identifier)
+    return type(base).__name__
+
+
+class _Box(NamedTuple):
+    """A box whose bounds have its shape: mjlab's are one number for all entries."""
+
+    low: NDArray[Any]
+    high: NDArray[Any]
+    dtype: Any
+
+
+def _described(space: Any) -> Any:
+    if not all(hasattr(space, name) for name in ("low", "high", "shape", "dtype")):
+        return space
+    low, high = (
+        np.broadcast_to(np.asarray(bound), space.shape) for bound in (space.low, space.high)
+    )
+    return _Box(low, high, space.dtype)
+
+
+def _checked_scale(name: str, own: ActionRange, scale: Scale) -> Float[np.ndarray, " d"]:
+    given = np.asarray(scale, np.float64)
+    if given.shape not in ((), (own.size,)) or not ((given > 0) & np.isfinite(given)).all():
+        raise ValueError(
+            f"action_scale is {scale!r}; it must be a positive number, or one for each of the {own.size} entries "
+            f"of an action of {name}."
+        )
+    bounded = np.isfinite(own.low) & np.isfinite(own.high)
+    if (bounded & (given != 1)).any():
+        raise ValueError(
+            f"action_scale is {scale!r}, but {name} has bounds of its own, from {own.low.tolist()} to "
+            f"{own.high.tolist()}, to which actions are rescaled; leave it at 1 there."
+        )
+    return np.broadcast_to(given, own.size)
+
+
+def _parts(
+    name: str, example: Mapping[str, Any], actor: str | None, critic: str | None
+) -> tuple[str, str]:
+    """The groups of actor and critic, where they are not named, by what they are called."""
+    known = [group for group in ACTOR_GROUPS if group in example]
+    only = list(example) if len(example) == 1 else []
+    actor = actor or next(iter(known + only), None)
+    if actor is None:
+        raise ValueError(
+            f"{name} observes the groups {', '.join(map(repr, example))}, none of which is called "
+            f"{' or '.join(map(repr, ACTOR_GROUPS))}; name the actor's with actor_part."
+        )
+    return actor, critic or next((group for group in CRITIC_GROUPS if group in example), actor)
+
+
+def _numbers(
+    given: Mapping[str, Any], n: int, names: tuple[str, ...] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Those of these names, or all, that are a number for each instance or one for all."""
+    found = {}
+    for key, value in given.items():
+        if not isinstance(value, Mapping) and (names is None or key in names):
+            array = _array(value)
+            found[key] = np.broadcast_to(array, n) if array.ndim == 0 else array
+    return numbers(found, n)
+
+
+def _of_instances(base: Any, extras: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in extras.items() if key not in BOOKKEEPING}
+    return _successes(base) | own
+
+
+def _log(extras: Mapping[str, Any]) -> Mapping[str, Any]:
+    log = extras.get("log")
+    return log if isinstance(log, Mapping) else {}
+
+
+def _successes(base: Any) -> dict[str, Any]:
+    """Where a task that ends by success says so: a term of its terminations."""
+    manager: Any = getattr(base, "termination_manager", None)
+    terms = getattr(manager, "active_terms", ())
+    return {term: manager.get_term(term) for term in terms if "success" in term}
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """Of a tensor, wherever it is; on the CPU it is the tensor's own memory."""
+    array: NDArray[Any] = np.asarray(
+        value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    )
+    return array
