@@ -30,7 +30,12 @@ if too_early:
 jaxtyping.install_import_hook("reppo_fx", "beartype.beartype")
 
 # Scripts that run in processes of their own (see test_importer.py, test_devices.py, test_resume.py).
-collect_ignore = ["ops/borrowing_agent.py", "sweeps/devices_worker.py", "run/resume_worker.py"]
+collect_ignore = [
+    "ops/borrowing_agent.py",
+    "sweeps/devices_worker.py",
+    "run/resume_worker.py",
+    "run/host_worker.py",
+]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ LARGEST_SEED = 2**31 - 1
 
 def evaluate_policy(
     env: HostEnvironment,
-    policy: Callable[[PyTree[Array]], PyTree[ArrayLike]],
+    policy: Callable[[PyTree[ArrayLike]], PyTree[ArrayLike]],
     episode_length: int | None = None,
     *,
     seed: int | None = None,
@@ -131,7 +131,7 @@ def _policy(method: Method, members: bool, state: TrainState) -> Policy:
     return over_axis(one)(state) if members else one(state)
 
 
-def _compiled(policy: Policy, key: Array | None) -> Callable[[PyTree[Array]], PyTree]:
+def _compiled(policy: Policy, key: Array | None) -> Callable[[PyTree[ArrayLike]], PyTree]:
     """`observation -> action`, of every member where there is an axis of them; flat leaves are quick to hand on."""
     leaves, structure = jax.tree.flatten(policy)
     members = np.shape(policy.hyperparameters.discount)
@@ -140,7 +140,7 @@ def _compiled(policy: Policy, key: Array | None) -> Callable[[PyTree[Array]], Py
     keys = key if not members else jax.random.split(key, members)
     steps = itertools.count()
 
-    def sample(observation: PyTree[Array]) -> PyTree:
+    def sample(observation: PyTree[ArrayLike]) -> PyTree:
         step = np.full(members, next(steps), np.int32)
         return _sample(structure, bool(members), leaves, keys, step, observation)
 
