@@ -74,6 +74,7 @@ class HostTrain(Method):
             hyperparameters: numbers; or leaves `[M]`, one per member, beside keys `[M]`.
         """
         hp = Hyperparameters() if hyperparameters is None else hyperparameters
+        _check_not_traced((key, hp))
         check_hyperparameters(hp)
         keys = key if is_key(key) and jnp.ndim(key) == 1 else as_key(key)
         members = keys.shape
@@ -125,6 +126,7 @@ class HostTrain(Method):
 
     def iteration(self, state: TrainState) -> tuple[TrainState, TrainingMetrics]:
         """One rollout and its update."""
+        _check_not_traced(state.iteration)
         if not self.worlds.started:
             state = self.restart(state)
         world = self.worlds.training(state.iteration.shape)
@@ -255,6 +257,14 @@ def make_host_train(
         lambda sized: training_environment(sized, limit, limit=config.observation_limit),
     )
     return HostTrain(**fields_of(method), env=checked, episode_length=length, worlds=worlds)
+
+
+def _check_not_traced(tree: PyTree) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise ValueError(
+            "a simulator cannot be part of a compiled program: call it outside jit, vmap and grad. For several "
+            "runs side by side give keys [M] (and settings [M]), or call sweep."
+        )
 
 
 def _for_members(hp: Hyperparameters, members: tuple[int, ...]) -> Hyperparameters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,15 @@ if TYPE_CHECKING:
 
 Inputs = tuple[Array, Hyperparameters]
 Results = tuple[TrainState, Metrics]
+
+
+@runtime_checkable
+class MembersTrain(Protocol):
+    """Trains an axis of members by itself, for a simulator cannot be vmapped: `hosts.HostTrain`."""
+
+    worlds: object
+
+    def __call__(self, key: Array, hyperparameters: Hyperparameters | None = None) -> Results: ...
 
 
 class Best(NamedTuple):
@@ -206,7 +215,7 @@ def _walk_metrics(
 
 
 def sweep(
-    train: Train,
+    train: Train | MembersTrain,
     settings: Hyperparameters,
     *,
     num_seeds: SupportsIndex,
@@ -231,7 +240,7 @@ def sweep(
     The program is kept while `train` lives: another call with as many members does not compile again.
 
     Args:
-        train: from `make_train`.
+        train: from `make_train`, or `make_host_train`, whose members then share one simulator.
         settings: leaves `[settings]`, e.g. from `grid` or `sample`.
         num_seeds: runs per setting.
         key: a random key of either style (typed, or raw of the default kind); split into one per seed.
@@ -258,6 +267,14 @@ def sweep(
     ((2, 3, 2), ('discount',))
     """
     keys, members = flatten_members(settings, num_seeds, key)
+    if not isinstance(train, Train):
+        if mesh is not None or memory_limit is not None:
+            given = "mesh" if mesh is not None else "memory_limit"
+            raise ValueError(
+                f"{given} is for pure environments; around a simulator only members_per_chunk can be set."
+            )
+        state, metrics = _side_by_side(train, (keys, members), members_per_chunk)
+        return _runs(state, metrics, settings, num_seeds)
     inputs = jax.random.key_data(keys), members
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
         raise ValueError(
@@ -279,10 +296,33 @@ def sweep(
         chunks.append(result)
     if not whole:
         chunks = [restore_keys(jax.tree.map(lambda *parts: np.concatenate(parts), *chunks), kinds)]
-    state, metrics = unflatten_members(chunks[0], settings, num_seeds)
+    state, metrics = chunks[0]
+    return _runs(state, metrics, settings, num_seeds)
+
+
+def _runs(
+    state: TrainState, metrics: Metrics, settings: Hyperparameters, num_seeds: SupportsIndex
+) -> Runs:
+    state, metrics = unflatten_members((state, metrics), settings, num_seeds)
     dtype = jnp.result_type(float)
     settings = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), settings)
     return Runs(Stacked(state), metrics, settings)
+
+
+def _side_by_side(
+    train: MembersTrain, inputs: Inputs, members_per_chunk: SupportsIndex | None
+) -> Results:
+    """Members that share a simulator, in chunks if asked for."""
+    total = len(inputs[0])
+    size = total
+    if members_per_chunk is not None:
+        size = min(as_count("members_per_chunk", members_per_chunk), total)
+    chunks = []
+    for start in range(0, total, size):
+        part = jax.tree.map(lambda leaf, start=start: leaf[start : start + size], inputs)
+        chunks.append(train(*part))
+    joined: Results = jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+    return joined
 
 
 def _program(train: Train, kind: object, mesh: Mesh | None) -> jax.stages.Wrapped:

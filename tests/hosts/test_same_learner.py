@@ -159,3 +159,83 @@ def test_it_learns_what_the_pure_loop_learns():
     host = rx.make_host_train(hosts.pure(world, 16), config)(keys, hp)[1]
     assert (np.asarray(pure.eval_return) > 0.9).all()
     assert (np.asarray(host.eval_return) > 0.9).all()
+
+
+def test_a_sweep_gives_axes_and_labels_and_cannot_be_traced():
+    _, host = trains()
+    settings = rx.grid(HP, learning_rate=[1e-3, 1e-2])
+    runs = rx.sweep(host, settings, num_seeds=2, key=jax.random.key(0))
+    assert runs.metrics.eval_return.shape == (2, 2, 3)
+    assert runs.swept == ("learning_rate",)
+    assert runs.state[1, 0].iteration == 6
+    chunked = rx.sweep(host, settings, num_seeds=2, key=jax.random.key(0), members_per_chunk=3)
+    assert chunked.metrics.eval_return.shape == (2, 2, 3)
+    with pytest.raises(ValueError, match="memory_limit is for pure environments"):
+        rx.sweep(host, settings, num_seeds=2, key=jax.random.key(0), memory_limit=1e9)
+    with pytest.raises(ValueError, match="a simulator cannot be part of a compiled program"):
+        jax.vmap(host)(jax.random.split(jax.random.key(0), 2))
+    state = host.init(jax.random.key(0), HP)
+    with pytest.raises(ValueError, match="a simulator cannot be part of a compiled program"):
+        jax.jit(host.iteration)(state)
+
+
+class OneSize(hosts.HostEnvironment):
+    """There is only the one that there is, as with Isaac Lab."""
+
+    def __init__(self, num_envs):
+        self.env = hosts.pure(probes.terminating_reward(3), num_envs)
+        for fact in ("name", "num_envs", "observation", "action_size", "metrics"):
+            setattr(self, fact, getattr(self.env, fact))
+        self.resets = 0
+
+    def reset(self, seed=None):
+        self.resets += 1
+        return self.env.reset(seed)
+
+    def step(self, action):
+        return self.env.step(action)
+
+    def restart(self, which):
+        return self.env.restart(which)
+
+
+def test_where_there_can_be_one_simulator_evaluating_starts_its_training_episodes_anew():
+    env = OneSize(4)
+    with rx.make_host_train(env, CONFIG) as host:
+        state = host.init(jax.random.key(0), HP)
+        assert env.resets == 1
+        state, _ = host.iteration(state)
+        assert (host.evaluate(state).returns == 3).all()
+        assert env.resets == 2
+        state, _ = host.iteration(state)
+        assert env.resets == 3
+        host.iteration(state)
+        assert env.resets == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "sentence"),
+    [
+        (3, {}, "num_envs is 4, which makes 4 instances, but terminating_reward has 3"),
+        (
+            4,
+            {"num_eval_envs": 5},
+            "num_eval_envs is 5, but terminating_reward has only 4 instances",
+        ),
+    ],
+)
+def test_a_size_that_cannot_be_had_is_named(size, changes, sentence):
+    host = rx.make_host_train(OneSize(size), rx.Config(**{**vars(CONFIG), **changes}))
+    with pytest.raises(ValueError, match=sentence):
+        host(jax.random.key(0), HP)
+
+
+def test_what_cannot_be_is_said_when_it_is_bound():
+    own = hosts.pure(probes.terminating_reward(3), 4)
+    with pytest.raises(
+        ValueError, match="episode_length is not set, and terminating_reward has none"
+    ):
+        rx.make_host_train(own, rx.Config(**{**vars(CONFIG), "episode_length": None}))
+    limited = hosts.pure(probes.terminating_reward(3)._replace(episode_length=3), 4)
+    with pytest.raises(ValueError, match="episode_length is 5, but terminating_reward itself ends"):
+        rx.make_host_train(limited, CONFIG)
