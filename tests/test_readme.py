@@ -51,8 +51,9 @@ def small(monkeypatch):
     monkeypatch.setattr(rx, "preset", small_preset)
 
 
+HOSTS = [number for number, code in enumerate(SNIPPETS) if "import gymnasium" in code]
 IMPORTERS = [number for number, code in enumerate(SNIPPETS) if "import jax" in code]
-SWEEPS = [number for number, code in enumerate(SNIPPETS) if "import jax" not in code]
+SWEEPS = [number for number, code in enumerate(SNIPPETS) if {number}.isdisjoint(IMPORTERS + HOSTS)]
 
 
 def test_there_is_a_snippet_for_each_of_the_three_users():
@@ -65,6 +66,14 @@ def test_snippet_runs(small, number):
     exec(SNIPPETS[number], scope)
     if "runs" in scope:
         assert scope["runs"].metrics.eval_return.shape == (6, 8, 2)
+
+
+def test_a_gymnasium_environment_of_ones_own_is_trained_in_ten_lines(small):
+    (number,) = HOSTS
+    scope = {}
+    assert len(SNIPPETS[number].strip().splitlines()) <= 10
+    exec(SNIPPETS[number], scope)
+    assert scope["policy"](scope["jax"].numpy.zeros(3)).shape == (1,)
 
 
 @pytest.mark.slow
@@ -129,13 +138,14 @@ def toy(command):
 
 
 def test_readme_shows_every_command():
-    assert {toy(command)[0] for command in OURS} == {"train", "sweep", "eval", "plot"}
+    assert {toy(command)[0] for command in OURS} == {"train", "sweep", "eval", "plot", "tasks"}
     assert set(COMMANDS) >= OTHERS, "named in OTHERS, but not in README"
 
 
 def test_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     """As written, on a probe; each goes on with what those before it left."""
     names = {*rx.envs.playground_names(), *rx.envs.brax_names()}
+    names |= {f"envpool:{name}" for name in rx.hosts.envpool_names()}
     made = []
 
     def make(name, config):
