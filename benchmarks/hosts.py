@@ -6,6 +6,7 @@ python benchmarks/hosts.py learn CheetahRun --label playground --seeds 8        
 python benchmarks/hosts.py speed CheetahRun --steps 500000                       whole training, EnvPool against MJX
 python benchmarks/hosts.py shares CheetahRun-v1                                  where an iteration's time goes
 python benchmarks/hosts.py threads CheetahRun-v1                                 EnvPool's threads
+python benchmarks/hosts.py overlap CheetahRun-v1                                 two halves of the instances in turn
 python benchmarks/hosts.py policy CartpoleBalance FOLDER                         a run's policies in both simulators
 
 `--without-rendering` stands in for what ManiSkill asks of a rendering device (states need none).
@@ -40,7 +41,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=("learn", "speed", "shares", "threads", "policy"))
+    parser.add_argument(
+        "command", choices=("learn", "speed", "shares", "threads", "overlap", "policy")
+    )
     parser.add_argument("task")
     parser.add_argument("folder", nargs="?", help="of a run, for policy")
     parser.add_argument("--label", default="")
@@ -247,6 +250,62 @@ def threads(arguments: argparse.Namespace) -> dict[str, Any]:
             steps = 10 * arguments.seeds * train.config.steps_per_iteration
             found[count].append(steps / (time.perf_counter() - start))
     medians = {str(count): round(statistics.median(runs)) for count, runs in found.items()}
+    print(arguments.task, medians)
+    return {"task": arguments.task, "seeds": arguments.seeds, "steps_per_second": medians}
+
+
+def overlap(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Collecting with all instances at once, and with two halves in turn: one acts while the other is simulated.
+
+    The policy is frozen while a rollout is collected, so no data is stale either way. EnvPool's own calls are used
+    for both, without what the adapter does.
+    """
+    train, hp = make_train(arguments, f"envpool:{arguments.task}")
+    assert isinstance(train, rx.HostTrain)
+    state = train.init(*members(arguments, hp))
+    act, steps = train.programs(state).actor(state), 10 * train.config.num_steps
+
+    def started(n: int) -> Any:
+        env: Any = hosts.envpool(arguments.task, n * arguments.seeds)
+        env.reset(0)
+        return env._pool
+
+    def action(pool: Any, result: Any, step: int) -> Any:
+        parts = result[0].values() if isinstance(result[0], dict) else [result[0]]
+        seen = np.concatenate([np.reshape(x, (len(x), -1)) for x in parts], 1, dtype=np.float32)
+        given = act(
+            step % train.config.num_steps, seen.reshape(arguments.seeds, -1, seen.shape[-1])
+        )
+        return given.reshape(len(seen), -1).astype(pool.action_space.dtype)
+
+    def at_once(pool: Any) -> None:
+        result = pool.reset()
+        for step in range(steps):
+            result = pool.step(action(pool, result, step))
+
+    def in_turn(first: Any, second: Any) -> None:
+        first.send(action(first, first.reset(), 0))
+        waiting, acting = first, second
+        result = second.reset()
+        for step in range(2 * steps - 1):
+            # The one that waits is simulated while the other one acts.
+            acting.send(action(acting, result, step // 2))
+            result = waiting.recv()
+            waiting, acting = acting, waiting
+        waiting.recv()
+
+    size = train.config.num_envs
+    whole, halves = started(size), (started(size // 2), started(size // 2))
+    found: dict[str, list[float]] = {"at once": [], "two halves in turn": []}
+    for _ in range(arguments.repeats + 1):  # the first one compiles
+        for name, run in (
+            ("at once", lambda: at_once(whole)),
+            ("two halves in turn", lambda: in_turn(*halves)),
+        ):
+            start = time.perf_counter()
+            run()
+            found[name].append(arguments.seeds * size * steps / (time.perf_counter() - start))
+    medians = {name: round(statistics.median(runs[1:])) for name, runs in found.items()}
     print(arguments.task, medians)
     return {"task": arguments.task, "seeds": arguments.seeds, "steps_per_second": medians}
 

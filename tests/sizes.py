@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import reppo_fx as rx
 from reppo_fx.training.presets import CLEANER
@@ -24,6 +25,12 @@ TINY = rx.Config(
     **CLEANER,
 )
 HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
+
+
+def first_quick(values):
+    """Cases of which the first runs always, and the others, which compile as much again, with the slow tests."""
+    first, *others = values
+    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
 
 
 def tiny(**changes):

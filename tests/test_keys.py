@@ -9,7 +9,7 @@ import reppo_fx as rx
 from reppo_fx._keys import as_key, expose_keys, key_kinds, restore_keys
 from reppo_fx.envs import probes
 
-from .sizes import HP, TINY, leaves_close
+from .sizes import HP, TINY, first_quick, leaves_close
 
 KINDS = ["threefry2x32", "rbg", "unsafe_rbg"]
 SPACE = {"learning_rate": rx.log_uniform(1e-4, 1e-2)}
@@ -103,7 +103,7 @@ def test_a_raw_key_gives_the_numbers_of_the_typed_one(train, method):
     leaves_close(call(jax.random.PRNGKey(1)), call(jax.random.key(1)), rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("kind", first_quick(["rbg", "unsafe_rbg"]))
 def test_other_kinds_work_and_their_numbers_change_under_vmap(train, kind):
     """As the docstrings of `sweep` and its neighbours say."""
     key = jax.random.key(1, impl=kind)

@@ -42,6 +42,7 @@ PACKAGES = (
     "envpool",
     "gymnasium",
     "mani_skill",
+    "mjlab",
     "torch",
     "orbax-checkpoint",
 )

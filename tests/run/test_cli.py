@@ -19,6 +19,7 @@ from reppo_fx._errors import ReppoWarning
 from reppo_fx.run import cli, load_policy, session, worlds
 from reppo_fx.training.evaluate import evaluate_policy
 
+from ..sizes import first_quick
 from .test_run import TINY, rows
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,7 @@ STREAMS = {
 }
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", first_quick(STREAMS))
 def test_output_is_written_in_the_characters_that_a_stream_has(tmp_path, name):
     changes, encoding, plus_minus, dots = STREAMS[name]
     grid = ["--grid", "learning_rate=1e-3,1e-2"]

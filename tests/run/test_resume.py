@@ -131,7 +131,13 @@ class Killed(BaseException):
     """As little can be done after it as after SIGKILL, but in this process."""
 
 
-@pytest.mark.parametrize("torn", [b"", b"0,128,3.1,99"], ids=["", "while writing a row"])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        pytest.param(b"", id="", marks=pytest.mark.slow),
+        pytest.param(b"0,128,3.1,99", id="while writing a row"),
+    ],
+)
 def test_killed_after_any_save_it_ends_the_same(probe_task, tmp_path, monkeypatch, capsys, torn):
     """Every kind of save: by the timer after each iteration, scored, and the last one."""
     monkeypatch.setattr(session, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)

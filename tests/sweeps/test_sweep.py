@@ -152,6 +152,7 @@ def member_bytes(**changes):
     return measure_memory(jax.jit(jax.vmap(train)).lower(keys, members).compile(), 4).per_member
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [TINY.actor_width, 256])
 def test_a_member_holds_no_more_than_the_update_needs(width):
     """More rollout rows cost what a row of transition and batch costs; hidden layers and epochs cost nothing."""

@@ -10,7 +10,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx.envs import probes
 
-from ..sizes import HP, tiny
+from ..sizes import HP, first_quick, tiny
 
 SETTINGS = {
     "cleaner": {},
@@ -42,7 +42,7 @@ def outcome(train, hyperparameters):
     )
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", first_quick(SETTINGS))
 def test_gradients_through_training_are_those_of_finite_differences(name):
     with jax.enable_x64(True):
         config = tiny(total_steps=2 * 32, num_evals=1, norm="layer", **SETTINGS[name])
@@ -70,6 +70,7 @@ def test_gradients_through_training_are_those_of_finite_differences(name):
             assert (found[field] != 0.0) or field in unused, field
 
 
+@pytest.mark.slow
 def test_gradients_in_single_precision_are_finite():
     train = rx.make_train(probes.match_observation(), tiny(total_steps=64, num_evals=1))
     gradient = jax.jit(jax.grad(lambda hp: outcome(train, hp)))(rx.Hyperparameters(*map(float, HP)))
