@@ -15,6 +15,7 @@ from ablations import ablations, draw_ablations
 from compared import compared, draw_compared
 from field import field
 from record import RESULTS, read_curves
+from simulators import draw_hosts, hosts
 
 from reppo_fx.run.scores import estimate
 
@@ -263,6 +264,7 @@ TABLES = {
     sweep: "sweep_*.json",
     equivalence: "equivalence.json",
     estimators: "estimators.json",
+    hosts: "hosts/*.json",
 }
 
 
@@ -281,6 +283,7 @@ def main() -> None:
         print(text)
     draw_compared()
     draw_ablations()
+    draw_hosts()
 
 
 if __name__ == "__main__":
