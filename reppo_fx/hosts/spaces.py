@@ -133,8 +133,9 @@ def make_reader(
     if isinstance(example, Mapping) and (actor_part or critic_part or PARTS[0] in example):
         actor = actor_part or (PARTS[0] if PARTS[0] in example else critic_part)
         critic = critic_part or (PARTS[1] if PARTS[1] in example else actor)
-        parts = {"critic": critic or "", "actor": actor or ""}
-        for role, part in parts.items():
+        parts = {"actor": actor or "", "critic": critic or ""}
+        # First the one that was named: the other one follows from it.
+        for role, part in sorted(parts.items(), reverse=actor_part is None):
             try:
                 select_part(example, part)
             except ValueError as error:
