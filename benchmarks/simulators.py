@@ -21,7 +21,7 @@ def read(pattern: str) -> list[dict[str, Any]]:
 
 def at_points(rows: list[dict[str, Any]], name: str) -> str:
     """Mean over seeds, with its standard error where there are several, at four points of a run."""
-    picks = [rows[round(len(rows) * (i + 1) / POINTS) - 1] for i in range(POINTS)]
+    picks = [rows[max(0, round(len(rows) * (i + 1) / POINTS) - 1)] for i in range(POINTS)]
     cells = []
     for row in picks:
         values = np.array(row[name], float)
