@@ -2,10 +2,15 @@
 
 import atexit
 import os
+import signal
 import sys
 import tempfile
+import threading
 from importlib.metadata import version
 
+# A shell that starts tests in the background leaves Ctrl-C ignored, and processes inherit that: tests press it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before JAX is imported; subprocesses inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # One cache of compiled programs for a test session and all its processes, gone with it.
