@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,15 @@ def is_key(leaf: object) -> bool:
     return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
+def key_kind(keys: Array | jax.ShapeDtypeStruct) -> Any:
+    """What kind typed keys are of; their shape and dtype will do.
+
+    >>> key_kind(jax.eval_shape(lambda: jax.random.key(0, impl="rbg")))
+    'rbg'
+    """
+    return jax.random.key_impl(jnp.empty((0,), keys.dtype))
+
+
 def expose_keys(tree: PyTree) -> PyTree:
     """Typed random keys as the integers they hold, for everything that only takes plain numbers."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
@@ -61,7 +70,7 @@ def expose_keys(tree: PyTree) -> PyTree:
 
 def key_kinds(tree: PyTree) -> PyTree:
     """For each leaf what kind of random keys it holds, or an empty string."""
-    return jax.tree.map(lambda x: jax.random.key_impl(x) if is_key(x) else "", tree)
+    return jax.tree.map(lambda x: key_kind(x) if is_key(x) else "", tree)
 
 
 def restore_keys(tree: T, kinds: PyTree) -> T:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "reppo_fx"
 
-GROUND = {"ops", "settings", "_errors", "_keys", "_members", "_ranges", "_trees"}
+GROUND = {"ops", "settings", "_errors", "_keys", "_members", "_programs", "_ranges", "_trees"}
 BELOW_RUN = GROUND | {"envs", "learner", "training", "hosts", "sweeps"}
 
 # For each room (a folder of reppo_fx, or a module on the ground floor), the rooms that it may import. Another
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "_trees": set(),
     "_keys": set(),
     "_members": set(),
+    "_programs": set(),
     "_ranges": set(),
     "settings": GROUND,
     "envs": GROUND | {"envs"},

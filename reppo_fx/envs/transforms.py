@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .base import Environment, Observation, State, TimeStep
 from .conform import conform, standard_timestep
 from .containment import (
+    COUNTERS,
     LIMIT,
     contain_nan,
     move_counts,
@@ -161,10 +162,6 @@ class _Repeated(NamedTuple):
     taken: Float[Array, ""]
 
 
-# Counted, not averaged, by `action_repeat`.
-COUNTS = ("nonfinite", "nonfinite_resets")
-
-
 def action_repeat(env: Environment, n: int) -> Environment:
     """Take `n` steps of the environment with the same action as one step.
 
@@ -212,7 +209,7 @@ def action_repeat(env: Environment, n: int) -> Environment:
         first = _Repeated(state, blank, jnp.asarray(False), jnp.zeros(()))
         last, _ = jax.lax.scan(again, first, None, length=n)
         metrics = {
-            key: total if key in COUNTS else total / last.taken.astype(total.dtype)
+            key: total if key in COUNTERS else total / last.taken.astype(total.dtype)
             for key, total in last.timestep.metrics.items()
         }
         return last.state, last.timestep._replace(metrics=metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 from numpy.typing import NDArray
 
 from .._members import over_axis
+from .._programs import keep_program
 from ..learner.learn import TrainingMetrics, learn
 from ..learner.method import Method
 from ..learner.normalizers import unchanged
@@ -25,8 +27,6 @@ from .base import HostEnvironment, HostTimeStep
 
 P = ParamSpec("P")
 T = TypeVar("T")
-KEPT_PROGRAMS = 8
-"""Methods whose compiled programs are kept; the one used longest ago goes first."""
 
 
 class Frozen(NamedTuple):
@@ -159,17 +159,32 @@ def transition_shapes(env: HostEnvironment, first: tuple[int, ...]) -> Transitio
 
 
 class Programs:
-    """The compiled pieces around a simulator, for one state or for an axis of members."""
+    """The compiled pieces around a simulator, for one state or for an axis of members.
+
+    They hold the method weakly: a method that nobody needs any more takes its simulators along.
+    """
 
     def __init__(self, method: Method, members: bool) -> None:
         over = over_axis if members else _alone
+        alive = weakref.ref(method)
+
+        def bound(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
+                own = alive()
+                assert own is not None  # only traced while somebody holds it
+                return function(own, *args)
+
+            return call
+
         self._running = method.normalizer.observe is not unchanged
-        self._freeze = jax.jit(over(functools.partial(_freeze, method)))
-        self.close = jax.jit(over(functools.partial(_close, method)))
-        self.learn = jax.jit(over(functools.partial(_learn, method)))
+        self._freeze = jax.jit(over(bound(_freeze)))
+        self.policy = jax.jit(over(bound(make_policy)))
+        self.close = jax.jit(over(bound(_close)))
+        self.learn = jax.jit(over(bound(_learn)))
 
         def act(structure: Any, *args: PyTree[Array]) -> Any:
-            return over(functools.partial(_act, method, self._running, structure))(*args)
+            one = functools.partial(bound(_act), self._running, structure)
+            return over(one)(*args)
 
         # Flat leaves: jax takes those apart in C++, but a module's fields in Python, at every call.
         self._act = jax.jit(act, static_argnums=0)
@@ -201,10 +216,9 @@ class Programs:
         return act
 
 
-@functools.lru_cache(maxsize=KEPT_PROGRAMS)
 def programs(method: Method, members: bool) -> Programs:
     """Those of a method, made once."""
-    return Programs(method, members)
+    return keep_program(method, ("host", members), lambda: Programs(method, members))
 
 
 def _alone(function: Callable[P, T]) -> Callable[P, T]:

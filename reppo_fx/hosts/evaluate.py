@@ -13,14 +13,14 @@ from jaxtyping import Array, ArrayLike, PyTree
 from numpy.typing import NDArray
 
 from .._members import over_axis
-from ..envs import LIMIT
+from ..envs import COUNTERS, LIMIT
 from ..learner.method import Method
 from ..learner.state import TrainState
 from ..training.assembly import episode_length_of
-from ..training.collect import COUNTERS
 from ..training.evaluate import EpisodeMetric, Episodes
-from ..training.policy import Policy, make_policy
+from ..training.policy import Policy
 from .base import HostEnvironment, HostTimeStep
+from .collect import programs
 from .conform import conform
 from .transforms import contain_nan, time_limit
 
@@ -109,7 +109,7 @@ def evaluate(
     """
     return evaluate_policy(
         env,
-        _policy(method, bool(state.iteration.ndim), state),
+        programs(method, state.iteration.ndim > 0).policy(state),
         episode_length_of(env, method.config),
         seed=seed,
         limit=method.config.observation_limit,
@@ -123,12 +123,6 @@ def as_seed(key: Array) -> int:
     True
     """
     return int(jax.random.bits(key if key.ndim == 0 else key[0])) & LARGEST_SEED
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _policy(method: Method, members: bool, state: TrainState) -> Policy:
-    one = functools.partial(make_policy, method)
-    return over_axis(one)(state) if members else one(state)
 
 
 def _compiled(policy: Policy, key: Array | None) -> Callable[[PyTree[ArrayLike]], PyTree]:

@@ -201,7 +201,6 @@ class _Made(_Disabled):
         self, factory: Callable[[], Any], name: str, n: int, arguments: _Arguments
     ) -> None:
         self._factory, self._arguments = factory, arguments
-        self._sync: Any = None
         super().__init__(name, self._make(1), *arguments)
         self._vector.close()
         self._vector, self.num_envs = None, n

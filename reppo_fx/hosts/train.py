@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -14,13 +16,14 @@ from jaxtyping import Array, PyTree
 
 from .._keys import as_key, is_key
 from .._members import over_axis
+from .._programs import keep_program
 from ..learner.distributions import Distribution
 from ..learner.learn import TrainingMetrics
 from ..learner.method import MakeOptimizer, Method
 from ..learner.networks import MakeNetworks
 from ..learner.objectives import ActorObjective
 from ..learner.optimizers import make_optimizer
-from ..learner.state import TrainState, key_streams
+from ..learner.state import KeyStreams, TrainState, key_streams
 from ..learner.values import ValueFunction
 from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..training.assembly import episode_length_of, fields_of, make_method
@@ -86,8 +89,9 @@ class HostTrain(Method):
         )
         self.worlds.started = True
 
-        start = jax.jit(over_axis(self._first) if members else self._first)
-        state: TrainState = start(split.networks, split.following, hp, observation)
+        state: TrainState = self._start(bool(members))(
+            split.networks, split.following, hp, observation
+        )
         return state
 
     def init_shapes(self, keys: Array, hyperparameters: Hyperparameters) -> TrainState:
@@ -107,6 +111,18 @@ class HostTrain(Method):
         observation = _shapes(world.observation, (*first[:-2], first[-1]))
         return self.programs(state).compile(state, transitions, observation)
 
+    def _start(self, members: bool) -> Callable[..., TrainState]:
+        """The first state compiled, once; like all programs it holds its method weakly."""
+        alive = weakref.ref(self)
+
+        def first(*args: PyTree[Array]) -> TrainState:
+            own = alive()
+            assert own is not None
+            return own._first(*args)
+
+        make = lambda: jax.jit(over_axis(first) if members else first)
+        return keep_program(self, ("host start", members), make)
+
     def _first(
         self, network_key: Array, key: Array, hp: Hyperparameters, seen: PyTree
     ) -> TrainState:
@@ -116,8 +132,7 @@ class HostTrain(Method):
         """The state with all episodes begun anew: its simulator is gone (a saved run), or was used otherwise."""
         members = state.iteration.shape
         world = self.worlds.training(members)
-        key = jax.vmap(key_streams)(state.key).world if members else key_streams(state.key).world
-        observation = world.reset(as_seed(key))
+        observation = world.reset(as_seed(_streams(state).world))
         self.worlds.started = True
         shaped = _in_shares(observation, (*members, self.config.num_envs))
         return state._replace(
@@ -151,8 +166,7 @@ class HostTrain(Method):
         members = state.iteration.shape
         world, seed = self.worlds.evaluation(members), None
         if not self.worlds.evaluated:
-            streams = jax.vmap(key_streams)(state.key) if members else key_streams(state.key)
-            seed = as_seed(streams.evaluate)
+            seed = as_seed(_streams(state).evaluate)
         self.worlds.evaluated = True
         episodes = evaluate(self, world, state, seed=seed)
         wanted = self.config.num_eval_envs
@@ -252,11 +266,15 @@ def make_host_train(
     )
     limit = config.training_time_limit or length
     worlds = Worlds(
-        env,
+        checked,
         config,
         lambda sized: training_environment(sized, limit, limit=config.observation_limit),
     )
     return HostTrain(**fields_of(method), env=checked, episode_length=length, worlds=worlds)
+
+
+def _streams(state: TrainState) -> KeyStreams:
+    return jax.vmap(key_streams)(state.key) if state.iteration.ndim else key_streams(state.key)
 
 
 def _check_not_traced(tree: PyTree) -> None:

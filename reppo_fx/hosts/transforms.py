@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from numpy.typing import NDArray
 
-from ..envs import LIMIT, RESET_TRIES
+from ..envs import COUNTERS, LIMIT, RESET_TRIES
 from .base import HostEnvironment, HostTimeStep, choose, restarted
 from .conform import conform
 from .wrapper import Wrapper
 
 Observation: TypeAlias = PyTree
 Mask: TypeAlias = NDArray[Any]
-COUNTS = ("nonfinite", "nonfinite_resets")
 
 
 def time_limit(
@@ -105,14 +104,14 @@ def contain_nan(
 class _Contained(Wrapper):
     def __init__(self, env: HostEnvironment, limit: float | int, tries: int) -> None:
         super().__init__(env)
-        self.metrics = tuple(dict.fromkeys((*env.metrics, *COUNTS)))
+        self.metrics = tuple(dict.fromkeys((*env.metrics, *COUNTERS)))
         self._limit, self._tries = limit, tries
         self._failed = np.zeros(env.num_envs, bool)
         self._bad_resets = np.zeros(env.num_envs)
         self._last: Observation = None
         none = np.zeros(env.num_envs)
         none.setflags(write=False)
-        self._no_counts = dict.fromkeys(COUNTS, none)
+        self._no_counts = dict.fromkeys(COUNTERS, none)
 
     def again(self, env: HostEnvironment) -> HostEnvironment:
         return _Contained(env, self._limit, self._tries)
@@ -147,7 +146,7 @@ class _Contained(Wrapper):
         seen = jax.tree.leaves((timestep.next_observation, timestep.observation))
         if timestep.ended.any() or self._failed.any() or self._bad_resets.any():
             return False
-        if any(name in timestep.metrics for name in COUNTS):
+        if any(name in timestep.metrics for name in COUNTERS):
             return False
         # Where nothing ended both observations are often one and the same.
         different = {id(leaf): leaf for leaf in (timestep.reward, *seen)}.values()
@@ -163,7 +162,7 @@ class _Contained(Wrapper):
             terminated=timestep.terminated | bad,
             truncated=timestep.truncated & ~bad,
             metrics={
-                name: value if name in COUNTS else np.where(bad, 0.0, value)
+                name: value if name in COUNTERS else np.where(bad, 0.0, value)
                 for name, value in timestep.metrics.items()
             },
         )
@@ -197,7 +196,7 @@ def _all_within(leaf: NDArray[Any], limit: float | int) -> bool:
     """Whether every number of every instance is; NaN is not."""
     if leaf.dtype.kind != "f":
         return bool(_within(leaf, limit).all())
-    return bool(np.abs(leaf).max() <= min(limit, float(np.finfo(leaf.dtype).max)))
+    return bool(np.abs(leaf).max(initial=0.0) <= min(limit, float(np.finfo(leaf.dtype).max)))
 
 
 def _within(leaf: NDArray[Any], limit: float | int) -> Mask:
@@ -259,7 +258,7 @@ class _ActionRepeat(Wrapper):
             timestep = self.env.step(action)
             total = _added(total, timestep, early)
             taken = taken + ~early
-        metrics = {k: v if k in COUNTS else v / taken for k, v in total.metrics.items()}
+        metrics = {k: v if k in COUNTERS else v / taken for k, v in total.metrics.items()}
         return restarted(self.env, total._replace(metrics=metrics), early)
 
 

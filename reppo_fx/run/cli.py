@@ -79,6 +79,8 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
         result = resume_in_folder(arguments.resume, plan, console)
     for line in summary(plan, result, console.encoding).splitlines():
         print_line(console, line)
+    if result.failure is not None:
+        raise result.failure
     return 0 if result.signal is None else 128 + result.signal
 
 
@@ -290,10 +292,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail_in_simulator(error: SimulatorError) -> int:
-    """What the simulator itself said, and how to go on."""
+    """What the simulator itself said."""
     if error.__cause__ is not None:
         traceback.print_exception(error.__cause__)
-    return _fail("".join((str(error), *getattr(error, "__notes__", ()))), 1)
+    return _fail(str(error), 1)
 
 
 def _fail(sentence: str, code: int) -> int:

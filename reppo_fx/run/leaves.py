@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 from numpy.typing import DTypeLike, NDArray
 
-from .._keys import expose_keys, is_key
+from .._keys import expose_keys, is_key, key_kind
 
 KINDS = (jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.complexfloating)
 
@@ -53,9 +53,7 @@ def from_numbers(path: str, array: NDArray[Any], like: Any) -> jax.Array:
         ValueError: if that would change a number.
     """
     if is_key(like):
-        keys: jax.Array = jax.random.wrap_key_data(
-            jnp.asarray(array), impl=jax.random.key_impl(like)
-        )
+        keys: jax.Array = jax.random.wrap_key_data(jnp.asarray(array), impl=key_kind(like))
         return keys
     dtype = jax.eval_shape(expose_keys, like).dtype
     converted = convert(array, dtype)
@@ -87,7 +85,7 @@ def convert(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any] | None:
 
 def describe(leaf: Any, numbers: Any) -> dict[str, Any]:
     """Shape and dtype of the numbers of a leaf, and for random keys their kind, for JSON."""
-    kind = str(jax.random.key_impl(leaf)) if is_key(leaf) else ""
+    kind = str(key_kind(leaf)) if is_key(leaf) else ""
     return {"shape": list(numbers.shape), "dtype": str(numbers.dtype), "key": kind}
 
 

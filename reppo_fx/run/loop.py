@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..envs import COUNTERS
 from ..hosts.train import HostTrain
 from ..learner.learn import TrainingMetrics
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
 from ..sweeps.members import over_members
-from ..training.collect import COUNTERS
 from ..training.evaluate import EpisodeMetric, Episodes
 from ..training.train import Metrics
 from .worlds import AnyTrain
@@ -103,14 +103,14 @@ def compile_programs(
 
 
 def _host_programs(train: HostTrain, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
-    """The same calls around a simulator, which is started here."""
-    state = train.init(keys, hyperparameters)
+    """The same calls around a simulator, which is started by the first of them."""
+    state = train.init_shapes(keys, hyperparameters)
     (training,) = _in_threads([lambda: train.compile(state)])
-    episodes = jnp.zeros((*state.iteration.shape, train.config.num_eval_envs))
+    episodes = jnp.zeros((*keys.shape, train.config.num_eval_envs))
     names = [name for name in train.env.metrics if name not in COUNTERS]
     own = {name: EpisodeMetric(episodes, episodes) for name in names}
     return Programs(
-        init=lambda keys, hyperparameters: state,
+        init=train.init,
         iterations=train.iterations,
         evaluate=lambda state, training: train.metrics(state, training, train.evaluate(state)),
         metrics=jax.eval_shape(train.metrics, state, training, Episodes(episodes, episodes, own)),

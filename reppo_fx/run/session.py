@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,13 +30,11 @@ from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
 from .records import describe_run, read_config, write_config
 from .table import MetricsFile, missing_evaluations, read_returns
-from .worlds import AnyTrain, bind
+from .worlds import AnyTrain, bind, init_shapes
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
 CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
-FAILED = 0
-"""In place of a signal: the simulator ended the run."""
 
 
 class RunResult(NamedTuple):
@@ -48,6 +46,7 @@ class RunResult(NamedTuple):
         returns: `[evals, settings, seeds]`.
         seconds: in this process, compilation included.
         signal: the one that ended the run early, or none.
+        failure: of the simulator, which ended the run early, or none.
     """
 
     folder: Path
@@ -55,6 +54,7 @@ class RunResult(NamedTuple):
     returns: NDArray[Any]
     seconds: float
     signal: int | None
+    failure: SimulatorError | None = None
 
 
 def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
@@ -150,11 +150,10 @@ class _Session:
 
     def _run(self) -> RunResult:
         keys, members = self.plan.members()
-        failure: SimulatorError | None = None
         with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
             with self.display.compiling():
                 programs = compile_programs(self.train, keys, members)
-                state = self._start(checkpoints, programs.init(keys, members))
+                state = self._start(checkpoints, lambda: programs.init(keys, members))
             done = int(state.iteration[0])
             self.best = BestPolicies(self.folder, self.train, self.plan, done)
             with (
@@ -163,28 +162,36 @@ class _Session:
                 self.display.training(self._steps(done)),
             ):
                 stopped = lambda: stop.signal is not None
-                complete = True
-                try:
-                    for progress in run_loop(self.train, programs, state, stopped, self.plan.due):
-                        state = progress.state
-                        complete = progress.metrics is not None or not progress.due
-                        self._record(progress, table, checkpoints)
-                except SimulatorError as error:
-                    failure = error
-                if complete:  # else an evaluation is due that could not be made
-                    self._save(checkpoints, state, None)
+                loop = run_loop(self.train, programs, state, stopped, self.plan.due)
+                state, failure = self._train(loop, state, table, checkpoints)
                 checkpoints.wait()
-        result = self._finish(state, stop.signal)
-        if failure is not None:
-            failure.add_note(f"\n{summary(self.plan, result._replace(signal=FAILED))}")
-            raise failure
-        return result
+        return self._finish(state, stop.signal)._replace(failure=failure)
 
-    def _start(self, checkpoints: Checkpoints, fresh: TrainState) -> TrainState:
+    def _train(
+        self,
+        loop: Iterator[Progress],
+        state: TrainState,
+        table: MetricsFile,
+        checkpoints: Checkpoints,
+    ) -> tuple[TrainState, SimulatorError | None]:
+        """The last state, which is saved, and what ended the run if it was the simulator."""
+        failure, complete = None, True
+        try:
+            for progress in loop:
+                state = progress.state
+                complete = progress.metrics is not None or not progress.due
+                self._record(progress, table, checkpoints)
+        except SimulatorError as error:
+            failure = error
+        if complete:  # else an evaluation is due that could not be made
+            self._save(checkpoints, state, None)
+        return state, failure
+
+    def _start(self, checkpoints: Checkpoints, fresh: Callable[[], TrainState]) -> TrainState:
         """The latest state whose evaluations are all in the table; a fresh one if nothing was saved."""
         steps = checkpoints.steps()
         if not steps:
-            return fresh
+            return fresh()
         missing = missing_evaluations(self.folder, self.plan, steps[-1])
         usable = [step for step in steps if not missing or step < missing[0]]
         if not usable:
@@ -193,7 +200,9 @@ class _Session:
                 f"first checkpoint is from {self._steps(steps[0])}: this run cannot go on as it was."
             )
         checkpoints.discard_after(usable[-1])
-        restored: TrainState = checkpoints.restore(fresh, usable[-1]).state
+        # A simulator is started below: only the shapes of a fresh state are needed.
+        like = init_shapes(self.train, *self.plan.members())
+        restored: TrainState = checkpoints.restore(like, usable[-1]).state
         if isinstance(self.train, HostTrain):
             self.display.say(
                 f"{self.plan.task} is a simulator whose own state is not saved: its episodes start anew."
@@ -255,13 +264,13 @@ def summary(plan: Plan, result: RunResult, encoding: str = "utf-8") -> str:
     """The line that a run ends with, for a stream of that encoding."""
     command = "sweep" if plan.grid else "train"
     folder = shell_word(str(result.folder), encoding)
-    early = result.signal is not None
+    early = result.signal is not None or result.failure is not None
     go_on = f"\nGo on with: reppo-fx {command} --resume {folder}" if early else ""
     if not len(result.env_steps):
         return f"{plan.task}: stopped before the first evaluation; see {result.folder}/{go_on}"
     best = best_first(result.returns[-1])[0]
     last = result.returns[-1, best]
-    ending = "stopped at" if result.signal is not None else "after"
+    ending = "stopped at" if early else "after"
     seeds = "1 seed" if len(last) == 1 else f"± {last.std():.1f} over {len(last)} seeds"
     labels = plan.labels
     what = f"best of {len(labels)} settings ({label_text(labels[best])}): " if plan.grid else ""

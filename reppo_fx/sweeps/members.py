@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, ParamSpec, SupportsIndex, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import equinox as eqx
 import jax
@@ -23,6 +22,7 @@ from .._keys import is_key as is_key
 from .._keys import key_kinds as key_kinds
 from .._keys import restore_keys as restore_keys
 from .._members import over_axis
+from .._programs import keep_program as keep_program
 from .._ranges import as_count
 from ..settings import Hyperparameters, check_hyperparameters
 from .mesh import compiler_mesh as compiler_mesh
@@ -36,8 +36,6 @@ Index = SupportsIndex | slice | Array | np.ndarray | None
 
 UNKNOWN_HOST_MEMORY = 8 * 2**30
 """Bytes that a host is taken to have where nothing says how many."""
-KEPT_PROGRAMS = 8
-"""Jitted functions kept for one `Train`; the one used longest ago goes first."""
 
 
 class Stacked(eqx.Module, Generic[T]):
@@ -160,28 +158,6 @@ def pad_members(tree: T, size: int) -> T:
 
     padded: T = jax.tree.map(pad, tree)
     return padded
-
-
-_PROGRAMS: WeakKeyDictionary[Any, dict[Hashable, Any]] = WeakKeyDictionary()
-
-
-def keep_program(owner: object, kind: Hashable, make: Callable[[], Function]) -> Function:
-    """The program that was made for this owner before, or a new one; kept as long as the owner lives.
-
-    What is kept is a jitted function, so shapes, dtypes and jax's own settings find the right compilation, and
-    the compilations go with it.
-
-    Args:
-        owner: what the program belongs to.
-        kind: everything else that decides it.
-        make: makes it; the program must not hold the owner (take a `weakref`), or neither would ever go.
-    """
-    programs = _PROGRAMS.setdefault(owner, {})
-    program = programs.pop(kind, None) or make()
-    programs[kind] = program  # the latest at the end
-    while len(programs) > KEPT_PROGRAMS:
-        del programs[next(iter(programs))]
-    return cast(Function, program)
 
 
 def measure_memory(compiled: jax.stages.Compiled, members: int) -> MemberMemory:

@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
-from ..envs import Environment, TimeStep
+from ..envs import COUNTERS, Environment, TimeStep
 from ..learner.method import Method, network_inputs, policy_of
 from ..learner.rollout import Rollout, Transition
 from ..learner.state import RolloutState, TrainState, key_streams
 from ..ops import RunningStatistics
 
 INT32_MAX = 2**31 - 1
-COUNTERS = ("nonfinite", "nonfinite_resets")
-"""Metrics of `envs.contain_nan`, which the learner counts itself."""
 
 
 def collect(method: Method, env: Environment, state: TrainState) -> tuple[TrainState, Rollout]:

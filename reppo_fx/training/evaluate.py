@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from ..envs import LIMIT, Environment, TimeStep, batch, conform, contain_nan, time_limit
+from ..envs import COUNTERS, LIMIT, Environment, TimeStep, batch, conform, contain_nan, time_limit
 from ..learner.method import Method
 from ..learner.state import TrainState, key_streams
 from .assembly import episode_length_of
-from .collect import COUNTERS
 from .policy import make_policy
 
 

@@ -1,5 +1,8 @@
 """The same world through `envs` and through `hosts`: the same numbers give the same targets and the same steps."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,21 +15,10 @@ from reppo_fx.hosts.collect import gather
 from reppo_fx.training import original
 from reppo_fx.training.iteration import init_state
 
-from ..sizes import leaves_close
+from ..sizes import leaves_close, tiny
+from ..sweeps.compilations import compiled_programs
 
-CONFIG = rx.Config(
-    total_steps=4 * 8 * 6,
-    num_envs=4,
-    num_steps=8,
-    num_epochs=2,
-    num_minibatches=2,
-    num_evals=3,
-    num_eval_envs=4,
-    episode_length=5,
-    actor_width=8,
-    critic_width=8,
-    num_bins=11,
-)
+CONFIG = tiny(total_steps=4 * 8 * 6, num_evals=3, num_eval_envs=4, episode_length=5)
 HP = rx.Hyperparameters(v_max=5.0, discount=0.9)
 PRESETS = {"cleaner": {}, "authors": original.CHOICES, "plain": {"statistics": "none"}}
 
@@ -239,3 +231,21 @@ def test_what_cannot_be_is_said_when_it_is_bound():
     limited = hosts.pure(probes.terminating_reward(3)._replace(episode_length=3), 4)
     with pytest.raises(ValueError, match="episode_length is 5, but terminating_reward itself ends"):
         rx.make_host_train(limited, CONFIG)
+
+
+def test_a_train_that_nobody_needs_takes_its_simulators_along():
+    _, host = trains()
+    state, _ = host(jax.random.key(0), HP)
+    hosts.collect(host, host.worlds.training(()), state)
+    simulator, gone = weakref.ref(host.worlds.training(())), weakref.ref(host)
+    del host
+    gc.collect()
+    assert (gone(), simulator()) == (None, None)
+
+
+def test_starting_again_compiles_nothing():
+    _, host = trains()
+    host.init(jax.random.key(0), HP)
+    with compiled_programs() as programs:
+        host.init(jax.random.key(1), HP)
+    assert programs == []
