@@ -9,7 +9,7 @@ from ._simulator import Task, require
 from .base import Environment, TimeStep, select_part
 from .brax import brax, brax_names
 from .conform import conform
-from .containment import COUNTERS, LIMIT, RESET_TRIES, contain_nan
+from .containment import COUNTERS, LIMIT, RESET_TRIES, believed, contain_nan
 from .playground import playground, playground_names
 from .spaces import action_range, clip_action, flatten_observation, scale_reward
 from .transforms import (
@@ -33,6 +33,7 @@ __all__ = [
     "action_repeat",
     "auto_reset",
     "batch",
+    "believed",
     "brax",
     "brax_names",
     "clip_action",

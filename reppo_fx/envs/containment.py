@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeGuard
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PyTree
 
 from .base import Environment, Observation, State, TimeStep
 from .conform import standard_timestep
@@ -230,13 +230,19 @@ def _all_within(tree: Observation, limit: float | int) -> Array:
 def _within(x: Array, limit: float | int) -> Array:
     if x.dtype == jnp.bool:
         return jnp.ones((), bool)
-    if jnp.issubdtype(x.dtype, jnp.integer):
+    lowest, highest = believed(x.dtype, limit)
+    return (x >= lowest) & (x <= highest)
+
+
+def believed(dtype: DTypeLike, limit: float | int) -> tuple[float | int, float | int]:
+    """The lowest and the highest number of a type that is no failure; NaN is not between them."""
+    if jnp.issubdtype(dtype, jnp.integer):
         # A NaN that was cast to an integer is its lowest or highest number.
-        info = np.iinfo(x.dtype)
-        return (x >= int(max(-limit, info.min))) & (x <= int(min(limit, info.max)))
+        info = np.iinfo(dtype)
+        return int(max(-limit, info.min)), int(min(limit, info.max))
     # Half precision ends before the limit does: there, the limit is its largest finite number.
-    largest = min(limit, float(jnp.finfo(x.dtype).max))
-    return jnp.less_equal(jnp.abs(x), largest)
+    largest = min(limit, float(jnp.finfo(dtype).max))
+    return -largest, largest
 
 
 def where(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:

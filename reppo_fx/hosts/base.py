@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import abc
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
 
+T = TypeVar("T", bound="Closing")
+
 
 class SimulatorError(RuntimeError):
     """A simulator failed while it ran. What was learned until then is not lost: a run can go on from there."""
+
+
+class Closing:
+    """What is closed at the end of a `with` statement."""
+
+    def close(self) -> None:
+        """Let go of everything that it holds; calling it twice does nothing."""
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class HostTimeStep(NamedTuple):
@@ -43,7 +57,7 @@ class HostTimeStep(NamedTuple):
         return either
 
 
-class HostEnvironment(abc.ABC):
+class HostEnvironment(Closing, abc.ABC):
     """A batch of instances of a simulator that is a program of its own. Subclass it for one that has no adapter.
 
     `step` gives **the true successor, and restarts where an episode ended**. A simulator that does not restart
@@ -109,20 +123,6 @@ class HostEnvironment(abc.ABC):
         """
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027 (most hold nothing)
-        """Let go of everything that it holds; calling it twice does nothing."""
-
-    def __enter__(self) -> HostEnvironment:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class Restarting(HostEnvironment):
     """For a simulator that does not restart by itself: give `reset`, `advance` and `restart`."""
@@ -148,6 +148,13 @@ def restarted(
     kept: HostTimeStep = jax.tree.map(np.array, timestep)
     start = env.restart(which)
     return kept._replace(observation=choose(which, start, kept.observation))
+
+
+def blank(env: HostEnvironment) -> PyTree[NDArray[Any]]:
+    """Observations of all instances, with nothing in them."""
+    return jax.tree.map(
+        lambda spec: np.zeros((env.num_envs, *spec.shape), spec.dtype), env.observation
+    )
 
 
 def choose(

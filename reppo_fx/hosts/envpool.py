@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._errors import unknown_name
 from ..envs import require
-from .base import HostTimeStep, Restarting
+from .base import HostTimeStep, Restarting, blank
 from .spaces import Box, columns, make_reader, numbers, read_action_space
 
 # What every task says of an instance besides its own numbers.
@@ -127,14 +127,11 @@ class EnvPool(Restarting):
         # Right after a step that ended, this is what keeps EnvPool from a step of its own that resets.
         ids = np.flatnonzero(which).astype(np.int32)
         observation, info = self._pool.reset(ids)
+        whole = blank(self)
         read = _by_instance(self._read(observation), info["env_id"])
-
-        def scattered(rows: NDArray[Any]) -> NDArray[Any]:
-            whole = np.zeros((self.num_envs, *rows.shape[1:]), rows.dtype)
-            whole[ids] = rows
-            return whole
-
-        return jax.tree.map(scattered, read)
+        for rows, all_rows in zip(*map(jax.tree.leaves, (read, whole)), strict=True):
+            all_rows[ids] = rows
+        return whole
 
     def sized(self, num_envs: int) -> EnvPool:
         return EnvPool(self._task, num_envs, *self._arguments)

@@ -15,8 +15,16 @@ from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
 
 from .._errors import ReppoWarning
-from .base import HostEnvironment, HostTimeStep, Restarting, choose
-from .spaces import ActionRange, columns, make_reader, map_leaves, numbers, read_action_space
+from .base import HostEnvironment, HostTimeStep, Restarting, blank, choose
+from .spaces import (
+    ActionRange,
+    as_array,
+    columns,
+    make_reader,
+    map_leaves,
+    numbers,
+    read_action_space,
+)
 
 INTERFACE = (
     "reset",
@@ -147,9 +155,7 @@ class _Lab(HostEnvironment):
     def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
         ids = np.flatnonzero(which)
         if not len(ids):
-            return jax.tree.map(
-                lambda leaf: np.zeros((self.num_envs, *leaf.shape), leaf.dtype), self.observation
-            )
+            return blank(self)
         # Not by way of gymnasium's wrappers, which do not let `env_ids` through.
         observation, extras = self._base.reset(env_ids=self._tensor(ids))
         self._listen(extras)
@@ -165,7 +171,7 @@ class _Lab(HostEnvironment):
                 "terminated, truncated, extras)."
             )
         observation, *rest, extras = result
-        reward, terminated, truncated = (np.array(_array(x)).reshape(self.num_envs) for x in rest)
+        reward, terminated, truncated = (np.array(as_array(x)).reshape(self.num_envs) for x in rest)
         terminated, truncated = terminated != 0, truncated != 0
         if getattr(self._base.cfg, "is_finite_horizon", False):
             terminated = terminated | truncated
@@ -176,7 +182,7 @@ class _Lab(HostEnvironment):
         found: list[str] = []
         for _ in range(PROBES):
             observation, extras = self._env.reset()
-            example = map_leaves(lambda leaf: np.array(_array(leaf)), observation)
+            example = map_leaves(lambda leaf: np.array(as_array(leaf)), observation)
             if "log" in extras:
                 extras["log"] = {}  # what it says of the restart is no number of a step
             step = self._take(np.zeros((self.num_envs, self._range.size)))
@@ -199,7 +205,7 @@ class _Lab(HostEnvironment):
         """Observations as declared, in memory of their own."""
         if isinstance(observation, Mapping) and self._groups is not None:
             observation = {key: observation[key] for key in self._groups if key in observation}
-        return self._reader.read(map_leaves(_array, observation))
+        return self._reader.read(map_leaves(as_array, observation))
 
     def _tensor(self, array: NDArray[Any]) -> Any:
         return importlib.import_module("torch").from_numpy(array).to(self._base.device)
@@ -219,7 +225,7 @@ class _Waiting(_Lab, Restarting):
     def _check_that_it_waits(self, ended: Bool[np.ndarray, " n"]) -> None:
         if not ended.any() or not hasattr(self._base, "episode_length_buf"):
             return
-        if (_array(self._base.episode_length_buf)[ended] == 0).any():
+        if (as_array(self._base.episode_length_buf)[ended] == 0).any():
             raise ValueError(
                 f"{self.name} started instances anew by itself, though its cfg says that it does not; the true "
                 "successor is lost."
@@ -447,7 +453,7 @@ def _numbers(
     found = {}
     for key, value in given.items():
         if not isinstance(value, Mapping) and (names is None or key in names):
-            array = _array(value)
+            array = as_array(value)
             found[key] = np.broadcast_to(array, n) if array.ndim == 0 else array
     return numbers(found, n)
 
@@ -467,11 +473,3 @@ def _successes(base: Any) -> dict[str, Any]:
     manager: Any = getattr(base, "termination_manager", None)
     terms = getattr(manager, "active_terms", ())
     return {term: manager.get_term(term) for term in terms if "success" in term}
-
-
-def _array(value: Any) -> NDArray[Any]:
-    """Of a tensor, wherever it is; on the CPU it is the tensor's own memory."""
-    array: NDArray[Any] = np.asarray(
-        value.detach().cpu().numpy() if hasattr(value, "detach") else value
-    )
-    return array

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .._errors import MissingExtraError, require_extra, unknown_name
 from ..envs._replaced import replaced
 from .base import HostTimeStep, Restarting
-from .spaces import ActionRange, columns, make_reader, numbers, read_action_space
+from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_action_space
 
 DEFAULT_SIZE = 8
 NEWEST_PYTHON = (3, 12)
@@ -259,8 +259,8 @@ def _chosen(simulation: Simulation, which: NDArray[Any]) -> dict[str, Any]:
 
 
 def _array(value: Any) -> NDArray[Any]:
-    """In NumPy, with a first axis; a tensor's own memory, which the next step writes to."""
-    return np.atleast_1d(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    """With a first axis; a tensor's own memory, which the next step writes to."""
+    return np.atleast_1d(as_array(value))
 
 
 def _joined(values: Sequence[Any]) -> NDArray[Any]:

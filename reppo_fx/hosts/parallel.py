@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
 
-from .base import HostEnvironment, HostTimeStep, SimulatorError
+from .base import HostEnvironment, HostTimeStep, SimulatorError, blank
 from .gymnasium import gymnasium
 from .wrapper import FACTS
 
@@ -274,9 +274,7 @@ def _restart(env: HostEnvironment, which: NDArray[Any]) -> PyTree[NDArray[Any]]:
     """Of a share: there may be nothing to start in it."""
     if which.any():
         return env.restart(which)
-    return jax.tree.map(
-        lambda spec: np.zeros((env.num_envs, *spec.shape), spec.dtype), env.observation
-    )
+    return blank(env)
 
 
 def _of_gymnasium(make: Callable[[], Any], made: Any) -> HostEnvironment:

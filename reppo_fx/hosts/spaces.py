@@ -241,6 +241,14 @@ def _as_it_is(observation: PyTree) -> PyTree[NDArray[Any]]:
         )
 
 
+def as_array(value: Any) -> NDArray[Any]:
+    """Of a tensor, wherever it is, or of anything else; on the CPU it is the tensor's own memory."""
+    array: NDArray[Any] = np.asarray(
+        value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    )
+    return array
+
+
 def _is_real(dtype: DTypeLike) -> bool:
     return any(np.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ from ..training.assembly import episode_length_of, fields_of, make_method
 from ..training.evaluate import Episodes
 from ..training.iteration import first_state, start_keys
 from ..training.train import Metrics, metrics_of, warn_of_sizes
-from .base import HostEnvironment
+from .base import Closing, HostEnvironment
 from .collect import Programs, gather, programs, transition_shapes
 from .conform import conform
 from .evaluate import as_seed, evaluate
@@ -39,7 +38,7 @@ from .worlds import Worlds
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class HostTrain(Method):
+class HostTrain(Method, Closing):
     """`train(key, hyperparameters) -> (state, metrics)` on a simulator, and the steps it is made of.
 
     As `Train`, but not pure: the simulator's own state is in the simulator, which goes on from call to call. States
@@ -193,17 +192,6 @@ class HostTrain(Method):
     def close(self) -> None:
         """Close every simulator that it uses; the one that was given, too."""
         self.worlds.close()
-
-    def __enter__(self) -> HostTrain:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def make_host_train(

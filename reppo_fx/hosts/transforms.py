@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 from numpy.typing import NDArray
 
-from ..envs import COUNTERS, LIMIT, RESET_TRIES
+from ..envs import COUNTERS, LIMIT, RESET_TRIES, believed
 from .base import HostEnvironment, HostTimeStep, choose, restarted
 from .conform import conform
 from .wrapper import Wrapper
@@ -196,19 +196,15 @@ def _all_within(leaf: NDArray[Any], limit: float | int) -> bool:
     """Whether every number of every instance is; NaN is not."""
     if leaf.dtype.kind != "f":
         return bool(_within(leaf, limit).all())
-    return bool(np.abs(leaf).max(initial=0.0) <= min(limit, float(np.finfo(leaf.dtype).max)))
+    return bool(np.abs(leaf).max(initial=0.0) <= believed(leaf.dtype, limit)[1])
 
 
 def _within(leaf: NDArray[Any], limit: float | int) -> Mask:
     if leaf.dtype == bool:
         return np.ones(len(leaf), bool)
-    if leaf.dtype.kind in "iu":
-        # A NaN that was cast to an integer is its lowest or highest number.
-        info = np.iinfo(leaf.dtype)
-        good = (leaf >= int(max(-limit, info.min))) & (leaf <= int(min(limit, info.max)))
-    else:
-        with np.errstate(invalid="ignore"):
-            good = np.abs(leaf) <= min(limit, float(np.finfo(leaf.dtype).max))
+    lowest, highest = believed(leaf.dtype, limit)
+    with np.errstate(invalid="ignore"):
+        good = (leaf >= lowest) & (leaf <= highest)
     every: Mask = np.all(good.reshape(len(leaf), -1), axis=1)
     return every
 
