@@ -69,9 +69,10 @@ from .sweeps.population import (
     exploit_and_explore,
     make_population,
 )
+from .sweeps.runs import Best, Runs
 from .sweeps.space import choice, grid, log_uniform, sample, uniform
 from .sweeps.spread import Spread, spread_environments
-from .sweeps.sweep import Best, Runs, sweep
+from .sweeps.sweep import sweep
 from .training.collect import collect
 from .training.evaluate import EpisodeMetric, Episodes, Trajectory, evaluate, evaluate_policy
 from .training.iteration import train_iteration

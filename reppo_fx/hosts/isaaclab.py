@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import inspect
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from .._errors import ReppoWarning
 from .base import HostEnvironment, HostTimeStep, Restarting, blank, choose
+from .lab_settings import FINAL_OBS, keeps_history, takes_ids, unwrapped, waits
 from .spaces import (
     ActionRange,
     as_array,
@@ -26,22 +25,11 @@ from .spaces import (
     read_action_space,
 )
 
-INTERFACE = (
-    "reset",
-    "step",
-    "close",
-    "num_envs",
-    "device",
-    "max_episode_length",
-    "single_action_space",
-    "cfg",
-)
 # What groups of observations are called, by Isaac Lab and by mjlab.
 ACTOR_GROUPS = ("policy", "actor", "state")
 CRITIC_GROUPS = ("critic", "privileged", "privileged_state")
 # What `extras` holds besides numbers of an instance.
 BOOKKEEPING = ("log", "final_obs", "time_outs")
-FINAL_OBS, AUTO_RESET, AUTORESET_MODE = "compute_final_obs", "auto_reset", "autoreset_mode"
 PROBES = 3
 Scale: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
 
@@ -82,8 +70,8 @@ def isaaclab(
 
     >>> # env = isaaclab(ManagerBasedRLEnv(cfg)); train = make_host_train(env, config)
     """
-    base = _unwrapped(env)
-    kind = _Waiting if _waits(base) else _SameStep
+    base = unwrapped(env)
+    kind = _Waiting if waits(base) else _SameStep
     return kind(env, base, action_scale, flatten, actor_part, critic_part, metrics)
 
 
@@ -217,12 +205,12 @@ class _Waiting(_Lab, Restarting):
     def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
         step = self._take(action)
         read = self._read(step.observation)
-        self._check_that_it_waits(step.ended)
+        self._check_that_itwaits(step.ended)
         return HostTimeStep(
             read, read, step.reward, step.terminated, step.truncated, self._metrics(step.extras)
         )
 
-    def _check_that_it_waits(self, ended: Bool[np.ndarray, " n"]) -> None:
+    def _check_that_itwaits(self, ended: Bool[np.ndarray, " n"]) -> None:
         if not ended.any() or not hasattr(self._base, "episode_length_buf"):
             return
         if (as_array(self._base.episode_length_buf)[ended] == 0).any():
@@ -237,9 +225,9 @@ class _SameStep(_Lab):
 
     def __init__(self, env: Any, base: Any, *arguments: Any) -> None:
         super().__init__(env, base, *arguments)
-        history = _keeps_history(base.cfg)
+        history = keeps_history(base.cfg)
         # Restarting some of them would count a step in the history of the others.
-        self._restarts = _takes_ids(base) and not history
+        self._restarts = takes_ids(base) and not history
         if history:
             warnings.warn(
                 f"{self.name} observes a history, whose newest entry may be missing from its final_obs; "
@@ -293,101 +281,6 @@ class _SameStep(_Lab):
                 "for each instance."
             )
         return found
-
-
-def _unwrapped(env: Any) -> Any:
-    """The environment that has the facts."""
-    base = getattr(env, "unwrapped", env)
-    kind = type(env)
-    by_gymnasium = any(
-        c.__name__ == "Wrapper" and c.__module__.partition(".")[0] == "gymnasium"
-        for c in kind.__mro__
-    )
-    missing = [name for name in INTERFACE if not hasattr(base, name)]
-    if base is not env and not by_gymnasium and not missing:
-        raise ValueError(
-            f"env is a {kind.__name__} of {kind.__module__.partition('.')[0]}, which loses the true successor "
-            "where an episode ends; give the environment inside it: env.unwrapped."
-        )
-    if hasattr(base, "possible_agents"):
-        raise ValueError(
-            f"{kind.__name__} has several agents; only environments of one can be learned."
-        )
-    if missing:
-        raise ValueError(
-            f"env is a {kind.__name__} without {', '.join(missing)}; it must have Isaac Lab's interface, as "
-            "ManagerBasedRLEnv, DirectRLEnv and mjlab's ManagerBasedRlEnv have it, and not that of a training "
-            "library's wrapper."
-        )
-    return base
-
-
-def _waits(base: Any) -> bool:
-    """Whether it waits for `reset(env_ids=...)` where an episode ended, instead of restarting there.
-
-    Raises:
-        ValueError: if it restarts, and keeps no successor.
-    """
-    cfg, name = base.cfg, type(base).__name__
-    mode = getattr(cfg, AUTORESET_MODE, None)
-    if str(getattr(mode, "name", mode)).upper() == "DISABLED":
-        waiting, setting = True, f"cfg.{AUTORESET_MODE} is DISABLED"
-        known = _declares(cfg, AUTORESET_MODE)
-    elif getattr(cfg, AUTO_RESET, True) is False:
-        waiting, setting = True, f"cfg.{AUTO_RESET} is False"
-        known = _declares(cfg, AUTO_RESET)
-    elif getattr(cfg, FINAL_OBS, False):
-        waiting, setting = False, f"cfg.{FINAL_OBS} is True"
-        known = _declares(cfg, FINAL_OBS)
-    else:
-        raise ValueError(
-            f"{name} restarts in the step that ends an episode, and the true successor is lost: {_remedy(cfg)}"
-        )
-    if not known:
-        raise ValueError(
-            f"{setting}, but {name} of this version does not know that setting and loses the true successor: "
-            f"{_remedy(cfg)}"
-        )
-    if waiting and not _takes_ids(base):
-        raise ValueError(
-            f"{setting}, but reset of {name} takes no env_ids, so that single instances cannot be started anew."
-        )
-    return waiting
-
-
-def _remedy(cfg: Any) -> str:
-    if hasattr(cfg, AUTO_RESET) and _declares(cfg, AUTO_RESET):
-        return f"set cfg.{AUTO_RESET} = False."
-    if hasattr(cfg, FINAL_OBS) and _declares(cfg, FINAL_OBS):
-        return f"set cfg.{FINAL_OBS} = True."
-    return f"a version is needed that has cfg.{FINAL_OBS} (Isaac Lab) or cfg.{AUTO_RESET} (mjlab)."
-
-
-def _declares(cfg: Any, setting: str) -> bool:
-    """Whether it is a setting of this configuration, and not an attribute that somebody gave it."""
-    if not dataclasses.is_dataclass(cfg):
-        return True
-    return setting in (field.name for field in dataclasses.fields(cfg))
-
-
-def _takes_ids(base: Any) -> bool:
-    return "env_ids" in inspect.signature(base.reset).parameters
-
-
-def _keeps_history(cfg: Any) -> bool:
-    """Whether a term or a group of Isaac Lab's observations holds earlier ones."""
-
-    def inside(node: Any) -> Iterable[Any]:
-        if isinstance(node, Mapping):
-            return node.values()
-        return getattr(node, "__dict__", {}).values()
-
-    groups = inside(getattr(cfg, "observations", None))
-    return any(
-        getattr(node, "history_length", None)
-        for group in groups
-        for node in (group, *inside(group))
-    )
 
 
 def _name(env: Any, base: Any) -> str:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import os
 import re
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import ModuleType
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
 
-from .._errors import MissingExtraError, require_extra, unknown_name
-from ..envs._replaced import replaced
+from .._errors import unknown_name
 from .base import HostTimeStep, Restarting
+from .maniskill_build import Simulation, Task, built, package, registered
 from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_action_space
 
 DEFAULT_SIZE = 8
-NEWEST_PYTHON = (3, 12)
 Success = Literal["terminate", "truncate", "continue"]
 BACKEND = re.compile(r"physx_(cpu|cuda(:\d+)?)")
 # What `info` says besides a task's own numbers.
@@ -75,16 +67,16 @@ def maniskill(
             are not on this machine; a machine without a rendering device.
     """
     _check(n, success, episode_length, sim_backend, options)
-    package = _package()
-    spec = _registered().get(name)
+    installed = package()
+    spec = registered().get(name)
     if spec is None:
-        raise unknown_name("ManiSkill task", name, _registered())
+        raise unknown_name("ManiSkill task", name, registered())
     modes = tuple(spec.cls.SUPPORTED_REWARD_MODES)
     if reward_mode not in modes:
         raise ValueError(f"reward_mode is {reward_mode!r}, but {name} has {_listed(modes)}.")
     length = spec.max_episode_steps if episode_length is None else episode_length
     given = {"reward_mode": reward_mode, "sim_backend": sim_backend, **options}
-    return ManiSkill(_Task(name, spec, package, success, length, given), n)
+    return ManiSkill(Task(name, spec, installed, success, length, given), n)
 
 
 def maniskill_names() -> tuple[str, ...]:
@@ -93,31 +85,8 @@ def maniskill_names() -> tuple[str, ...]:
     Raises:
         ImportError: if it is not installed.
     """
-    _package()
-    return tuple(sorted(_registered()))
-
-
-@runtime_checkable
-class Simulation(Protocol):
-    """ManiSkill's `BaseEnv`, as far as it is used: tensors in and out, no restarts of its own."""
-
-    single_action_space: Any
-    device: Any
-
-    def reset(self, seed: list[int], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]: ...
-
-    def step(self, action: NDArray[Any]) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
-
-    def close(self) -> None: ...
-
-
-class _Task(NamedTuple):
-    name: str
-    spec: Any
-    package: ModuleType
-    success: Success
-    episode_length: int | None
-    options: Mapping[str, Any]
+    package()
+    return tuple(sorted(registered()))
 
 
 class _Told(NamedTuple):
@@ -133,12 +102,12 @@ class _Told(NamedTuple):
 class ManiSkill(Restarting):
     """See `maniskill`. The simulation of the first instance is made at once, the others at the first `reset`."""
 
-    def __init__(self, task: _Task, n: int) -> None:
+    def __init__(self, task: Task, n: int) -> None:
         self._task, self.name, self.num_envs = task, task.name, n
         self.episode_length = task.episode_length
         # On CUDA one simulation has all instances; ManiSkill's physics on the CPU has one in each.
         self._each = n if task.options["sim_backend"].startswith("physx_cuda") else 1
-        self._simulations: list[Simulation] = [_built(task, self._each)]
+        self._simulations: list[Simulation] = [built(task, self._each)]
         try:
             self._read_facts(self._simulations[0])
         except BaseException:
@@ -167,7 +136,7 @@ class ManiSkill(Restarting):
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
         while len(self._simulations) * self._each < self.num_envs:
-            self._simulations.append(_built(self._task, self._each, quiet=bool(self._simulations)))
+            self._simulations.append(built(self._task, self._each, quiet=bool(self._simulations)))
         if seed is not None:
             self._seed(seed)
         return self.restart(np.ones(self.num_envs, bool))
@@ -236,7 +205,7 @@ class ManiSkill(Restarting):
 
 
 def _first_step(
-    task: _Task, simulation: Simulation, rescale: ActionRange, each: int
+    task: Task, simulation: Simulation, rescale: ActionRange, each: int
 ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     """An observation and all that `info` says: some numbers come with the reward, not with a start."""
     try:
@@ -288,109 +257,3 @@ def _check(
 
 def _listed(values: Any) -> str:
     return " or ".join(map(repr, values)) or "none"
-
-
-def _package() -> ModuleType:
-    """ManiSkill with its tasks registered."""
-    try:
-        with warnings.catch_warnings():
-            # SAPIEN has its own where the system has none.
-            warnings.filterwarnings("ignore", "Failed to find system libvulkan")
-            importlib.import_module("mani_skill.envs")
-    except ModuleNotFoundError as error:
-        sentence = _missing((error.name or "").partition(".")[0])
-        if sentence is None:
-            raise
-        raise sentence from error
-    return importlib.import_module("mani_skill")
-
-
-def _missing(package: str) -> MissingExtraError | None:
-    if package == "torch":
-        return MissingExtraError(
-            "ManiSkill needs PyTorch, which is not installed; install it with: pip install torch"
-        )
-    if package != "mani_skill":
-        return None
-    if sys.version_info[:2] > NEWEST_PYTHON:
-        newest, running = (".".join(map(str, v[:2])) for v in (NEWEST_PYTHON, sys.version_info))
-        return MissingExtraError(
-            f"ManiSkill runs on Python {newest} and older, and this is Python {running}; in an older one, install "
-            "it with: pip install 'reppo_fx[maniskill]'"
-        )
-    return require_extra("ManiSkill", "maniskill")
-
-
-def _registered() -> dict[str, Any]:
-    """ManiSkill's own registry: name -> `EnvSpec`."""
-    registry: dict[str, Any] = importlib.import_module(
-        "mani_skill.utils.registration"
-    ).REGISTERED_ENVS
-    return registry
-
-
-def _built(task: _Task, num_envs: int, quiet: bool = False) -> Simulation:
-    """One simulation without wrappers; quietly, if the same has been said of another one."""
-    if "cuda" in task.options["sim_backend"]:
-        _require_cuda(task.options["sim_backend"])
-    with _faults(task.name), replaced(task.package.logger, "disabled", lambda own: own or quiet):
-        simulation: Simulation = task.spec.make(num_envs=num_envs, obs_mode="state", **task.options)
-        return simulation
-
-
-def _require_cuda(sim_backend: str) -> None:
-    count = importlib.import_module("torch").cuda.device_count()
-    if not count:
-        raise ValueError(
-            f"sim_backend is {sim_backend!r}, but PyTorch sees no CUDA device here; 'physx_cpu' needs none."
-        )
-
-
-@contextmanager
-def _faults(name: str) -> Iterator[None]:
-    """What goes wrong while a task is built, in one sentence; nobody is asked whether to download something."""
-    assets = importlib.import_module("mani_skill.utils.download_asset")
-    said = io.StringIO()
-    try:
-        asking = replaced(assets, "prompt_yes_no", lambda ask: _asked(name, ask))
-        with asking, contextlib.redirect_stdout(said):
-            yield
-    except _DownloadNeededError as error:
-        raise ValueError(str(error)) from None
-    except SystemExit as error:
-        raise ValueError(
-            f"{name} could not be built; ManiSkill says: {' '.join(said.getvalue().split())}"
-        ) from error
-    except Exception as error:
-        raise ValueError(_sentence(name, error)) from error
-
-
-def _sentence(name: str, error: Exception) -> str:
-    told = " ".join(str(error).split())
-    if re.search(r"rendering device|\bvk::|vulkan|RenderSystem", told, re.IGNORECASE):
-        return (
-            f"{name} could not be built: ManiSkill needs a rendering device (a GPU with its Vulkan driver) even "
-            f"where only states are observed, and found none here ({told})."
-        )
-    return f"{name} could not be built: {type(error).__name__}: {told}"
-
-
-class _DownloadNeededError(Exception):
-    """A task or a robot whose files are not on this machine."""
-
-
-def _asked(name: str, ask: Any) -> Any:
-    """In place of ManiSkill's question, which a training that nobody watches would wait at for ever."""
-
-    def answer(question: str) -> bool:
-        if os.environ.get("MS_SKIP_ASSET_DOWNLOAD_PROMPT") == "1":
-            agreed: bool = ask(question)
-            return agreed
-        # "Environment PickSingleYCB-v1 requires asset(s) ycb which could not be found. Would you like to …"
-        missing, owner = question.partition(" Would")[0], (*question.split(), "", "")[1]
-        raise _DownloadNeededError(
-            f"{name} needs files that are not on this machine ({missing.rstrip('.')}); get them with: "
-            f"python -m mani_skill.utils.download_asset {owner}"
-        )
-
-    return answer

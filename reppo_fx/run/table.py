@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sweeps.sweep import flatten_metrics
+from ..sweeps.runs import flatten_metrics
 from ..training.train import Metrics
 from .durable import sync, write_whole
 from .plan import Plan

@@ -22,7 +22,7 @@ from .members import (
     over_members,
     unflatten_members,
 )
-from .sweep import Runs
+from .runs import Runs
 
 
 class Halving(NamedTuple):

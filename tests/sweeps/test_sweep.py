@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import reppo_fx as rx
+from reppo_fx import _programs
 from reppo_fx.envs import probes
 from reppo_fx.sweeps import members as members_module
 from reppo_fx.sweeps.members import measure_memory
-from reppo_fx.sweeps.sweep import flatten_metrics
+from reppo_fx.sweeps.runs import flatten_metrics
 
 from ..sizes import HP, TINY, leaves_close, tiny
 from .compilations import compiled_programs
@@ -238,15 +239,15 @@ def test_equal_calls_compile_once_and_the_program_goes_with_train():
     del train
     gc.collect()
     assert gone() is None
-    assert all(owner is not None for owner in members_module._PROGRAMS)
+    assert all(owner is not None for owner in _programs._PROGRAMS)
 
 
 def test_kept_programs_are_bounded():
     owner = tiny  # anything that can be held weakly
     for kind in range(20):
-        members_module.keep_program(owner, kind, lambda: lambda: None)
-    assert list(members_module._PROGRAMS[owner]) == list(range(12, 20))
-    members_module.keep_program(owner, 12, lambda: pytest.fail("was kept"))
+        _programs.keep_program(owner, kind, lambda: lambda: None)
+    assert list(_programs._PROGRAMS[owner]) == list(range(12, 20))
+    _programs.keep_program(owner, 12, lambda: pytest.fail("was kept"))
 
 
 @pytest.mark.parametrize("seed", [0, 7])
