@@ -46,7 +46,7 @@ class Environment(NamedTuple):
         reset: `key -> (state, observation)`.
         step: `(state, action) -> (state, TimeStep)`, actions `[action_size]`, see `action_scale`.
         observation: shape and dtype of every leaf of an observation (`jax.ShapeDtypeStruct`), in any containers.
-        action_size: dimension `d` of the action.
+        action_size: dimension `d` of the action; 1 where actions are discrete.
         episode_length: steps until the time limit; none if the task has none.
         actor_part: the part of an observation that the actor sees, as `select_part` names it.
         critic_part: the part that the critic sees (may be privileged).
@@ -57,6 +57,8 @@ class Environment(NamedTuple):
         restart: `(key, state) -> (state, observation)`, the next episode of an instance, for what outlives an
             episode (its physics); none where `reset` alone will do. A transform with a state of its own, or
             one that changes observations, wraps it along with `reset`.
+        num_actions: `n` where actions are discrete: an action is then one int32 in `[0, n)`, of shape `[]`. None
+            for a box.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Environment(NamedTuple):
     cheap_reset: bool = False
     action_scale: float | tuple[float, ...] = 1.0
     restart: Callable[[Array, State], tuple[State, Observation]] | None = None
+    num_actions: int | None = None
 
 
 def select_part(observation: Observation, part: str) -> Observation:

@@ -68,12 +68,14 @@ class HostEnvironment(Closing, abc.ABC):
         name: what people call it.
         num_envs: instances.
         observation: shape and dtype of every leaf of one instance's observation, in any containers.
-        action_size: dimension `d` of the action; actions are in [−1, 1].
+        action_size: dimension `d` of the action; actions are in [−1, 1]. 1 where actions are discrete.
         episode_length: steps until the simulator's own time limit; none if it has none.
         actor_part: the part of an observation that the actor sees, as `envs.select_part` names it.
         critic_part: the part that the critic sees (may be privileged).
         metrics: names of the numbers that every step gives.
         action_scale: always 1: adapters rescale.
+        num_actions: `n` where actions are discrete: `step` then gets int32 in `[0, n)`, one per instance, `[n_envs]`.
+            None for a box.
     """
 
     name: str
@@ -85,6 +87,7 @@ class HostEnvironment(Closing, abc.ABC):
     critic_part: str = "state"
     metrics: tuple[str, ...] = ()
     action_scale: float = 1.0
+    num_actions: int | None = None
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:

@@ -20,6 +20,7 @@ FACTS = (
     "critic_part",
     "metrics",
     "action_scale",
+    "num_actions",
 )
 
 
