@@ -24,6 +24,14 @@ from .learner.objectives import (
 )
 from .learner.optimizers import make_optimizer, skip_nonfinite
 from .learner.rollout import Rollout, Transition
+from .learner.scales import (
+    ReturnStatistics,
+    Scaled,
+    by_return,
+    by_reward,
+    by_spread,
+    scaled_value_function,
+)
 from .learner.state import KeyStreams, LearnerState, RolloutState, TrainState, key_streams
 from .learner.targets import make_batch, value_of
 from .learner.update import LearnerMetrics, update
@@ -74,6 +82,7 @@ from .sweeps.space import choice, grid, log_uniform, sample, uniform
 from .sweeps.spread import Spread, spread_environments
 from .sweeps.sweep import sweep
 from .training.collect import collect
+from .training.diagnosis import Finding, ReppoRunWarning, Watch, diagnose
 from .training.evaluate import EpisodeMetric, Episodes, Trajectory, evaluate, evaluate_policy
 from .training.iteration import train_iteration
 from .training.policy import Policy, make_policy
@@ -104,6 +113,7 @@ __all__ = [
     "Duals",
     "EpisodeMetric",
     "Episodes",
+    "Finding",
     "Halving",
     "HostTrain",
     "Hyperparameters",
@@ -122,11 +132,14 @@ __all__ = [
     "Population",
     "PopulationMetrics",
     "PopulationState",
+    "ReppoRunWarning",
     "ReppoWarning",
+    "ReturnStatistics",
     "Rollout",
     "RolloutState",
     "RunningStatistics",
     "Runs",
+    "Scaled",
     "Spread",
     "Successor",
     "TanhNormal",
@@ -137,10 +150,15 @@ __all__ = [
     "Trajectory",
     "Transition",
     "ValueFunction",
+    "Watch",
+    "by_return",
+    "by_reward",
+    "by_spread",
     "categorical_value_function",
     "choice",
     "collect",
     "cross_entropy",
+    "diagnose",
     "dual_init",
     "dual_loss",
     "dual_update",
@@ -179,6 +197,7 @@ __all__ = [
     "preset",
     "sample",
     "sampled_kl",
+    "scaled_value_function",
     "score_function_actor_loss",
     "score_loss",
     "self_prediction_loss",

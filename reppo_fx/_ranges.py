@@ -18,6 +18,7 @@ Rule = tuple[Callable[[Numbers], "np.ndarray"], str]
 _FINITE: Rule = (np.isfinite, "it must be finite")
 _POSITIVE: Rule = (lambda x: x > 0, "it must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "it must not be negative")
+_SHARE: Rule = (lambda x: (x > 0) & (x <= 1), "it must be above 0 and at most 1")
 _FRACTION: Rule = (lambda x: (x >= 0) & (x <= 1), "it must be in [0, 1]")
 
 # Hyperparameters that are not here may be any finite number.
@@ -32,6 +33,7 @@ RULES: dict[str, Rule] = {
     "initial_multiplier": _POSITIVE,
     "aux_weight": _NOT_NEGATIVE,
     "min_std": _NOT_NEGATIVE,
+    "sigma": _SHARE,
     "variance_floor": _POSITIVE,
 }
 # Of each pair the first must be below the second.

@@ -18,6 +18,7 @@ Value: TypeAlias = ScalarLike | Array
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
+    "value_scale": ("fixed", "return", "spread", "reward"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),
     "kl_constraint": ("clipped", "penalty", "none"),
@@ -76,11 +77,14 @@ class Config:
     predictor_depth: int = 2
     """Linear layers of the self-prediction head."""
     num_bins: int = 151
-    """Bins of the categorical critic; 51 learned faster than the published 151 at small sizes (see the README)."""
+    """Bins of the categorical critic. They only have to resolve `sigma`, which is what matters."""
     norm: str = "rms"
     """Normalization layers: rms, layer or none."""
     critic: str = "categorical"
     """Value loss: categorical (HL-Gauss) or squared."""
+    value_scale: str = "fixed"
+    """What rewards are divided by: fixed (nothing), or a scale that follows the task: the largest return so far
+    (return), their spread (spread), or the largest reward for ever (reward); see `scaled_value_function`."""
     critic_offset: str = "trainable"
     """The start offset 40 * HLGauss(0) of the critic: trainable or constant."""
     self_prediction: bool = True
@@ -167,6 +171,8 @@ class Hyperparameters(NamedTuple):
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.
+        sigma: width of HL-Gauss's labels, as a share of the support's width `v_max − v_min`; at least 0.75 bin
+            widths are used, so that bins resolve it.
         min_std: added to the policy's standard deviation.
         variance_floor: added to the observation variance before dividing by its root.
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
@@ -184,6 +190,7 @@ class Hyperparameters(NamedTuple):
     aux_weight: Value = 1.0
     v_min: Value = 0.0
     v_max: Value = 150.0
+    sigma: Value = 0.005
     min_std: Value = 0.1
     variance_floor: Value = 1e-2
     reward_scale: Value = 1.0

@@ -74,8 +74,8 @@ class HostEnvironment(Closing, abc.ABC):
         critic_part: the part that the critic sees (may be privileged).
         metrics: names of the numbers that every step gives.
         action_scale: always 1: adapters rescale.
-        num_actions: `n` where actions are discrete: `step` then gets int32 in `[0, n)`, one per instance, `[n_envs]`.
-            None for a box.
+        num_actions: `n` where actions are discrete: `step` then gets int32 in `[0, n)`, `[num_envs]`. None
+            for a box.
     """
 
     name: str

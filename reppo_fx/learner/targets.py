@@ -44,7 +44,7 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     successors = network_inputs(method, hp, rollout.next_statistics, transitions.next_observation)
     keys = method.target_keys(key_streams(state.key), rows)
     successor = successor_values(method, state, keys, successors)
-    reward, target = soft_returns(state, transitions, successor)
+    reward, target = soft_returns(method, state, transitions, successor)
     act = lambda observation: policy_of(method, state.learner.networks.actor, observation, hp)
     return Batch(
         actor_observation=observations[0],
@@ -62,12 +62,20 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     )
 
 
+def scaled_rewards(
+    method: Method, state: TrainState, transitions: Transition
+) -> Float[Array, "T *batch"]:
+    """Rewards in the unit that is learned in: times `reward_scale`, over the value function's own."""
+    reward = transitions.reward * state.hyperparameters.reward_scale
+    return reward / method.value_function.unit(state.learner.values)
+
+
 def soft_returns(
-    state: TrainState, transitions: Transition, successor: Successor
+    method: Method, state: TrainState, transitions: Transition, successor: Successor
 ) -> tuple[Float[Array, "T *batch"], Float[Array, "T *batch"]]:
     """Scaled rewards, and targets: λ-returns of rewards with the entropy of the next action."""
     hp = state.hyperparameters
-    reward = transitions.reward * hp.reward_scale
+    reward = scaled_rewards(method, state, transitions)
     soft_reward = _soft_rewards(state, reward, transitions, successor)
     target = lambda_returns(
         soft_reward,
@@ -168,7 +176,7 @@ def gae_advantages(
     hp, transitions = state.hyperparameters, rollout.transitions
     inputs = network_inputs(method, hp, rollout.statistics, transitions.observation)
     keys = jax.random.split(key_streams(state.key).advantages, transitions.reward.shape[0])
-    reward = transitions.reward * hp.reward_scale
+    reward = scaled_rewards(method, state, transitions)
     advantage = generalized_advantages(
         _soft_rewards(state, reward, transitions, successor),
         successor_values(method, state, keys, inputs).value,

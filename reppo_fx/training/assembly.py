@@ -35,6 +35,7 @@ from ..learner.objectives import (
     two_keys,
 )
 from ..learner.optimizers import make_optimizer
+from ..learner.scales import by_return, by_reward, by_spread, scaled_value_function
 from ..learner.targets import gae_advantages, no_advantages
 from ..learner.update import OWN_MULTIPLIERS
 from ..learner.values import (
@@ -148,6 +149,7 @@ _NORMALIZERS = {
     "none": NO_NORMALIZATION,
 }
 _MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
+_SCALE_RULES = {"return": by_return, "spread": by_spread, "reward": by_reward}
 _ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
 
 
@@ -161,9 +163,13 @@ def normalizer(config: Config) -> Normalizer:
 
 
 def _value_function(config: Config) -> ValueFunction:
-    if config.critic == "categorical":
-        return categorical_value_function(config.num_bins)
-    return squared_value_function()
+    inner = (
+        categorical_value_function(config.num_bins)
+        if config.critic == "categorical"
+        else squared_value_function()
+    )
+    rule = _SCALE_RULES.get(config.value_scale)
+    return inner if rule is None else scaled_value_function(inner, rule)
 
 
 def _kl_estimator(config: Config, distribution: Distribution) -> KLEstimator:

@@ -75,6 +75,8 @@ def close(
 ) -> tuple[TrainState, Rollout]:
     """The state after collecting and the rollout: statistics taken in, failures counted, own metrics left.
 
+    What the value function observes is taken in here too, so that one scale holds for the whole iteration.
+
     Args:
         method: the functions.
         state: before collecting.
@@ -92,7 +94,9 @@ def close(
     )
     before = state.rollout.statistics
     seen = method.normalizer.rollout(before, transitions.observation, world.observation)
+    values = method.value_function.observe(state.learner.values, transitions, state.hyperparameters)
     state = state._replace(
+        learner=state.learner._replace(values=values),
         rollout=world._replace(statistics=seen.following),
         nonfinite=_add(state.nonfinite, failed),
     )
