@@ -1,4 +1,4 @@
-"""One preset on a suite of tasks by EnvPool, several seeds and settings as members of one program; one table, one picture.
+"""One preset on a suite of tasks by EnvPool; seeds and settings are members of one program. One table, one picture.
 
 python benchmarks/suite.py --suite cheap --preset cpu --label cpu --steps 1000000 --seeds 8
 python benchmarks/suite.py --label scaled --set value_scale=return v_min=-100 --vary sigma=0.005,0.015
@@ -210,9 +210,9 @@ def table(folder: Path = HERE) -> str:
         [
             "# The suite",
             "",
-            "Made by `python benchmarks/table.py` from the JSON files in `suite/`, which have commit and machine. Returns in the",
-            "last quarter of each run, mean over seeds ± standard error. Score: mean over tasks of return by the published one",
-            "after 50 M steps (1000 where there is none); lowest: of these.",
+            "Made by `python benchmarks/table.py` from the JSON files in `suite/`, which have commit and machine.",
+            "Returns in the last quarter of each run, mean over seeds ± standard error. Score: mean over tasks of return",
+            "by the published one after 50 M steps (1000 where there is none); lowest: of these.",
             "",
             *lines(folder),
             "",

@@ -5,10 +5,21 @@ from ._errors import ReppoWarning
 from .hosts.train import HostTrain, make_host_train
 from .learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION, AuxiliaryTask
 from .learner.batch import Batch, Successor
-from .learner.distributions import Distribution, PolicySample, TanhNormal, tanh_normal
+from .learner.continuous import TanhNormal, tanh_normal
+from .learner.discrete import Categorical, categorical
+from .learner.distributions import Distribution, PolicySample
 from .learner.learn import TrainingMetrics, learn
+from .learner.masks import Masked, MaskedActor
 from .learner.method import Constraint, Method, Multipliers, network_inputs, policy_of
-from .learner.networks import Actor, Critic, CriticOutput, Networks, NetworkShapes, make_networks
+from .learner.networks import (
+    Actor,
+    Critic,
+    CriticOutput,
+    DiscreteCritic,
+    Networks,
+    NetworkShapes,
+    make_networks,
+)
 from .learner.normalizers import NO_NORMALIZATION, ONCE_PER_ITERATION, Normalizer
 from .learner.objectives import (
     ActorLoss,
@@ -16,6 +27,7 @@ from .learner.objectives import (
     ActorTerms,
     KLRule,
     exact_kl,
+    expected_loss,
     gae_loss,
     make_objective,
     pathwise_loss,
@@ -33,14 +45,20 @@ from .learner.scales import (
     scaled_value_function,
 )
 from .learner.state import KeyStreams, LearnerState, RolloutState, TrainState, key_streams
-from .learner.targets import make_batch, value_of
+from .learner.targets import expected_value, make_batch, sampled_value, value_of
 from .learner.update import LearnerMetrics, update
 from .learner.values import ValueFunction, categorical_value_function, squared_value_function
 from .ops import (
+    CategoricalSample,
     DualParams,
     Duals,
     RunningStatistics,
     TanhNormalSample,
+    categorical_entropy,
+    categorical_kl,
+    categorical_log_prob,
+    categorical_mean,
+    categorical_sample,
     cross_entropy,
     dual_init,
     dual_loss,
@@ -104,10 +122,13 @@ __all__ = [
     "AuxiliaryTask",
     "Batch",
     "Best",
+    "Categorical",
+    "CategoricalSample",
     "Config",
     "Constraint",
     "Critic",
     "CriticOutput",
+    "DiscreteCritic",
     "Distribution",
     "DualParams",
     "Duals",
@@ -121,6 +142,8 @@ __all__ = [
     "KeyStreams",
     "LearnerMetrics",
     "LearnerState",
+    "Masked",
+    "MaskedActor",
     "Method",
     "Metrics",
     "Multipliers",
@@ -154,6 +177,12 @@ __all__ = [
     "by_return",
     "by_reward",
     "by_spread",
+    "categorical",
+    "categorical_entropy",
+    "categorical_kl",
+    "categorical_log_prob",
+    "categorical_mean",
+    "categorical_sample",
     "categorical_value_function",
     "choice",
     "collect",
@@ -168,6 +197,8 @@ __all__ = [
     "evaluate_policy",
     "exact_kl",
     "expected_actor_loss",
+    "expected_loss",
+    "expected_value",
     "exploit_and_explore",
     "gae_loss",
     "generalized_advantages",
@@ -197,6 +228,7 @@ __all__ = [
     "preset",
     "sample",
     "sampled_kl",
+    "sampled_value",
     "scaled_value_function",
     "score_function_actor_loss",
     "score_loss",

@@ -61,7 +61,7 @@ class Config:
     schedule_steps: int | None = None
     """Environment steps over which the learning rate falls; total_steps if not given."""
     num_value_samples: int = 1
-    """Actions averaged for V(x') in the targets."""
+    """Actions averaged for V(x') in the targets; discrete actions are all summed over."""
     num_kl_samples: int = 16
     """Actions per state where the KL is sampled."""
     actor_width: int = 512
@@ -90,11 +90,11 @@ class Config:
     self_prediction: bool = True
     """Whether to train the auxiliary task (its weight is a hyperparameter)."""
     policy_gradient: str = "pathwise"
-    """How the actor improves: pathwise (through Q), score (score function with Q) or score_gae."""
+    """How the actor improves: pathwise (through Q; discrete: its expectation), score (with Q) or score_gae."""
     kl_constraint: str = "clipped"
     """How the KL constraint enters the actor loss: clipped, penalty or none."""
     kl_estimator: str = "sampled_clipped"
-    """sampled_clipped (as in the original code), sampled, or exact (closed form)."""
+    """sampled_clipped (as in the original code), sampled, or exact (closed form, and always so for discrete)."""
     statistics: str = "step"
     """When observation statistics change: at every step, once per iteration, or none (no normalization)."""
     dual_optimizer: str = "actor"
@@ -166,6 +166,7 @@ class Hyperparameters(NamedTuple):
         trace_decay: λ of the λ-returns.
         kl_target: ε, nats per state and iteration.
         entropy_target: nats per action dimension; the target is `H ≥ −entropy_target · d`.
+        entropy_share: for discrete actions, of the largest entropy: the target is `H ≥ entropy_share · log n`.
         initial_temperature: α₀.
         initial_multiplier: β₀.
         aux_weight: weight of the self-prediction loss.
@@ -185,6 +186,7 @@ class Hyperparameters(NamedTuple):
     trace_decay: Value = 0.95
     kl_target: Value = 0.1
     entropy_target: Value = 0.5
+    entropy_share: Value = 0.2
     initial_temperature: Value = 0.01
     initial_multiplier: Value = 0.01
     aux_weight: Value = 1.0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._members import over_axis
 from .._programs import keep_program
+from ..envs import action_spec
 from ..learner.learn import TrainingMetrics, learn
 from ..learner.method import Method
 from ..learner.normalizers import unchanged
@@ -79,13 +80,18 @@ def gather(
     rows = _Rows(method.config.num_steps, first)
     for step in range(method.config.num_steps):
         action = act(step, observation)
-        timestep = env.step(action.reshape(env.num_envs, -1))
+        timestep = env.step(action_rows(env, action))
         rows.write(step, observation, action, timestep)
         # A copy: the next call may overwrite what this one gave.
         observation = jax.tree.map(
             lambda leaf: _shaped(np.array(leaf), first), timestep.observation
         )
     return rows.transitions(), observation
+
+
+def action_rows(env: HostEnvironment, action: ArrayLike) -> NDArray[Any]:
+    """Actions of all members' instances as the environment takes them: `[num_envs, d]`, or `[num_envs]` numbers."""
+    return np.reshape(np.asarray(action), (env.num_envs, *action_spec(env).shape))
 
 
 class _Rows:
@@ -148,7 +154,7 @@ def transition_shapes(env: HostEnvironment, first: tuple[int, ...]) -> Transitio
     seen = jax.tree.map(lambda spec: of(*spec.shape, dtype=spec.dtype), env.observation)
     return Transition(
         observation=seen,
-        action=of(env.action_size),
+        action=of(*action_spec(env).shape, dtype=action_spec(env).dtype),
         next_observation=seen,
         reward=of(),
         terminated=of(dtype=np.bool_),

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
 from ..envs import select_part
-from .base import HostEnvironment, HostTimeStep, SimulatorError
+from ..envs.conform import check_discrete
+from .base import Actions, HostEnvironment, HostTimeStep, SimulatorError
 from .wrapper import Wrapper
 
 
@@ -47,7 +48,9 @@ class Conformed(Wrapper):
             observation = self.env.restart(which)
         return self._declared("the observation of restart", observation)
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
+        if self.num_actions is not None:
+            action = self._discrete(action)
         with self._failures("step"):
             timestep = self.env.step(action)
         if not isinstance(timestep, HostTimeStep):
@@ -64,6 +67,17 @@ class Conformed(Wrapper):
             truncated,
             self._metrics(timestep.metrics),
         )
+
+    def _discrete(self, action: object) -> NDArray[Any]:
+        array = np.asarray(action)
+        right = array.shape == (self.num_envs,) and np.issubdtype(array.dtype, np.integer)
+        if not right or array.min() < 0 or array.max() >= (self.num_actions or 0):
+            given = f"from {array.min()} to {array.max()}" if right else f"{list(array.shape)}"
+            raise ValueError(
+                f"{self.name}: actions {given} of {array.dtype} were given; they must be whole numbers from 0 to "
+                f"{(self.num_actions or 0) - 1}, one for each of {self.num_envs} instances."
+            )
+        return array.astype(np.int32, copy=False)
 
     def _metrics(self, metrics: object) -> dict[str, NDArray[Any]]:
         if not isinstance(metrics, Mapping) or set(metrics) != set(self.metrics):
@@ -129,6 +143,7 @@ def _check_facts(env: HostEnvironment) -> None:
             raise ValueError(
                 f"{env.name}: {fact} is {value!r}; it must be a whole number of at least 1."
             )
+    check_discrete(env)
     length = env.episode_length
     if length is not None and (not isinstance(length, int | np.integer) or length < 1):
         raise ValueError(

@@ -120,7 +120,7 @@ def policy_step(
         return jnp.mean(terms.loss), terms
 
     (loss, terms), gradient = jax.value_and_grad(actor_loss, has_aux=True)(learner.networks.actor)
-    target_entropy = method.distribution.target_entropy(hp.entropy_target)
+    target_entropy = method.distribution.target_entropy(hp, batch.old_policy)
     constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
     metrics = {
