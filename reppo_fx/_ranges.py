@@ -35,6 +35,10 @@ RULES: dict[str, Rule] = {
     "aux_weight": _NOT_NEGATIVE,
     "min_std": _NOT_NEGATIVE,
     "sigma": _SHARE,
+    "exploration_noise_min": _POSITIVE,
+    "exploration_noise_max": _POSITIVE,
+    "exploration_base": _FRACTION,
+    "min_trace_weight": _FRACTION,
     "variance_floor": _POSITIVE,
 }
 # Of each pair the first must be below the second.

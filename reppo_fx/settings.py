@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
     "value_scale": ("fixed", "return", "spread", "reward"),
+    "exploration": ("none", "noise"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),
     "kl_constraint": ("clipped", "penalty", "none"),
@@ -82,6 +83,8 @@ class Config:
     """Normalization layers: rms, layer or none."""
     critic: str = "categorical"
     """Value loss: categorical (HL-Gauss) or squared."""
+    exploration: str = "none"
+    """Whether some instances act with a wider policy while collecting (noise); see `exploration_noise_max`."""
     value_scale: str = "fixed"
     """What rewards are divided by: fixed (nothing), or a scale that follows the task: the largest return so far
     (return), their spread (spread), or the largest reward for ever (reward); see `scaled_value_function`."""
@@ -176,6 +179,11 @@ class Hyperparameters(NamedTuple):
             widths are used, so that bins resolve it.
         min_std: added to the policy's standard deviation.
         variance_floor: added to the observation variance before dividing by its root.
+        exploration_noise_min: with `exploration="noise"`, what the first instances' standard deviation
+            (discrete: the logits' temperature) is multiplied by while collecting.
+        exploration_noise_max: and the last one's; linear in between.
+        exploration_base: share of the instances that have the smallest factor.
+        min_trace_weight: no return is trusted less than this for its action having been a wider policy's.
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
     """
 
@@ -195,6 +203,10 @@ class Hyperparameters(NamedTuple):
     sigma: Value = 0.005
     min_std: Value = 0.1
     variance_floor: Value = 1e-2
+    exploration_noise_min: Value = 1.0
+    exploration_noise_max: Value = 1.0
+    exploration_base: Value = 0.0
+    min_trace_weight: Value = 0.5
     reward_scale: Value = 1.0
 
 

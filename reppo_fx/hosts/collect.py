@@ -254,7 +254,11 @@ def _act(
         choose = lambda new, old: jnp.where(step == 0, old, new)
         statistics = jax.tree.map(choose, seen, statistics)
         policy = with_statistics(method, policy, statistics)
-    return policy.sample(keys[step], observation), statistics
+    behaviour = method.exploration.behave(
+        method.distribution, policy.at(observation), policy.hyperparameters
+    )
+    draw = method.distribution.sample(keys[step], behaviour)
+    return method.distribution.to_environment(draw.action), statistics
 
 
 def _close(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -92,6 +93,9 @@ def tanh_normal(
         largest = limit * jnp.asarray(factors, action.dtype)
         return jnp.clip(action, -largest, largest)
 
+    def widen(policy: TanhNormal, scales: Callable[[int], Array]) -> TanhNormal:
+        return policy._replace(std=policy.std * scales(policy.std.shape[-2])[:, None])
+
     return Distribution(
         num_outputs=2 * action_size,
         policy=policy,
@@ -103,6 +107,7 @@ def tanh_normal(
         mode=lambda policy: tanh_normal_mode(policy.mean, range_of(policy.mean)),
         to_environment=to_environment,
         target_entropy=lambda hp, policy: log_volume - hp.entropy_target * action_size,
+        widen=widen,
     )
 
 

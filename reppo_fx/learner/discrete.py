@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -92,6 +93,9 @@ def _categorical(num_actions: int) -> Distribution:
         valid = jnp.sum(policy.logits > -jnp.inf, axis=-1).astype(policy.logits.dtype)
         return hp.entropy_share * jnp.mean(jnp.log(jnp.maximum(valid, 1.0)))
 
+    def widen(policy: Categorical, scales: Callable[[int], Array]) -> Categorical:
+        return Categorical(policy.logits / scales(policy.logits.shape[-2])[:, None])
+
     return Distribution(
         num_outputs=num_actions,
         policy=policy,
@@ -104,4 +108,5 @@ def _categorical(num_actions: int) -> Distribution:
         to_environment=lambda action: action,
         target_entropy=target_entropy,
         logits=lambda policy: policy.logits,
+        widen=widen,
     )

@@ -68,6 +68,8 @@ class Distribution(NamedTuple):
         target_entropy: `(hyperparameters, policy) -> H_target` in nats for the whole action, mean over the states.
         logits: `policy -> [*batch, n]`, unnormalized log-probabilities of every action, where they can be listed:
             then values, objectives and KL are exact sums. None where they cannot.
+        widen: `(policy, number of instances -> scales) -> policy` with that much more spread in each instance
+            (the last axis of states); none where that has no meaning.
     """
 
     num_outputs: int
@@ -81,3 +83,4 @@ class Distribution(NamedTuple):
     to_environment: Callable[[PyTree[Array]], PyTree[Array]]
     target_entropy: Callable[[Hyperparameters, PyTree[Array]], ScalarLike]
     logits: Callable[[PyTree[Array]], Float[Array, "*batch n"]] | None = None
+    widen: Callable[[PyTree[Array], Callable[[int], Array]], PyTree[Array]] | None = None

@@ -15,6 +15,7 @@ from ..settings import Config, Hyperparameters
 from .auxiliary import AuxiliaryTask
 from .batch import Batch, Successor
 from .distributions import Distribution
+from .exploration import Exploration
 from .masks import without_mask
 from .networks import ActorNetwork, MakeNetworks, Networks
 from .normalizers import Normalizer
@@ -80,6 +81,7 @@ class Method:
         value_function: what the critic's outputs mean.
         auxiliary: what else the critic predicts.
         objective: a minibatch -> one actor loss per state.
+        exploration: how the policy behaves while it collects.
         state_value: `(method, state, key, inputs, num_samples) -> Successor`, values of states.
         advantages: `(method, state, rollout, successor) -> advantages`, or none where the objective needs none.
         counts: `transitions -> rows` that the critic learns from.
@@ -102,6 +104,7 @@ class Method:
     value_function: ValueFunction
     auxiliary: AuxiliaryTask
     objective: ActorObjective
+    exploration: Exploration
     state_value: StateValue
     advantages: Callable[[Method, TrainState, Rollout, Successor], Float[Array, "*batch"] | None]
     counts: Callable[[Transition], Bool[Array, "*batch"]]

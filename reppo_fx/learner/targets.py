@@ -51,8 +51,10 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     successors = network_inputs(method, hp, rollout.next_statistics, transitions.next_observation)
     keys = method.target_keys(key_streams(state.key), rows)
     successor = successor_values(method, state, keys, successors)
-    reward, target = soft_returns(method, state, transitions, successor)
     act = lambda observation: policy_of(method, state.learner.networks.actor, observation, hp)
+    old_policy = map_rows(act, observations[0])
+    trust = method.exploration.weights(method.distribution, old_policy, transitions.action, hp)
+    reward, target = soft_returns(method, state, transitions, successor, trust)
     return Batch(
         actor_observation=observations[0],
         critic_observation=observations[1],
@@ -64,7 +66,7 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
         target=target,
         label=method.value_function.labels(target, hp, state.learner.values),
         auxiliary=method.auxiliary.target(successor),
-        old_policy=map_rows(act, observations[0]),
+        old_policy=old_policy,
         advantage=method.advantages(method, state, rollout, successor),
     )
 
@@ -78,9 +80,21 @@ def scaled_rewards(
 
 
 def soft_returns(
-    method: Method, state: TrainState, transitions: Transition, successor: Successor
+    method: Method,
+    state: TrainState,
+    transitions: Transition,
+    successor: Successor,
+    trust: Float[Array, "T *batch"] | None = None,
 ) -> tuple[Float[Array, "T *batch"], Float[Array, "T *batch"]]:
-    """Scaled rewards, and targets: λ-returns of rewards with the entropy of the next action."""
+    """Scaled rewards, and targets: λ-returns of rewards with the entropy of the next action.
+
+    Args:
+        method: the functions.
+        state: of the learner.
+        transitions: `[T, num_envs]`.
+        successor: values at the true successors.
+        trust: weights of the actions taken, where another policy than the learner's took them.
+    """
     hp = state.hyperparameters
     reward = scaled_rewards(method, state, transitions)
     soft_reward = _soft_rewards(state, reward, transitions, successor)
@@ -91,7 +105,7 @@ def soft_returns(
         transitions.truncated,
         hp.discount,
         hp.trace_decay,
-        trace_weights=trace_weights(transitions),
+        trace_weights=trace_weights(transitions, trust),
     )
     return reward, target
 
@@ -111,9 +125,12 @@ def _soft_rewards(
     )
 
 
-def trace_weights(transitions: Transition) -> Float[Array, "T *batch"]:
+def trace_weights(
+    transitions: Transition, trust: Float[Array, "T *batch"] | None = None
+) -> Float[Array, "T *batch"]:
     """`c_t`: nothing of what follows a step at which the simulator failed is trusted before it."""
-    return jnp.where(transitions.nonfinite, 0.0, 1.0).astype(transitions.reward.dtype)
+    weights = jnp.ones_like(transitions.reward) if trust is None else trust
+    return jnp.where(transitions.nonfinite, 0.0, weights).astype(transitions.reward.dtype)
 
 
 def successor_values(

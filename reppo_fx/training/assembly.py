@@ -16,6 +16,7 @@ from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
 from ..learner.continuous import tanh_normal
 from ..learner.discrete import categorical
 from ..learner.distributions import Distribution
+from ..learner.exploration import AS_IT_IS, NOISE, Exploration
 from ..learner.masks import Masked, masked_networks, without_mask
 from ..learner.method import (
     AddMask,
@@ -123,6 +124,7 @@ def make_method(
         value_function=value_function or _value_function(config),
         auxiliary=SELF_PREDICTION if config.self_prediction else NO_AUXILIARY_TASK,
         objective=actor_objective or _objective(config, distribution),
+        exploration=_exploration(config, distribution),
         state_value=expected_value if can_list else sampled_value,
         advantages=gae_advantages if config.policy_gradient == "score_gae" else no_advantages,
         counts=original.rows_not_truncated if config.mask_truncated else finite_rows,
@@ -228,6 +230,21 @@ def _check_actions(world: World, distribution: Distribution) -> None:
             f"{world.name} has {kind} ({list(takes.shape)} of {takes.dtype}), but the distribution has "
             f"{distribution.num_outputs} outputs and gives {list(given.shape)} of {given.dtype}."
         )
+
+
+def _exploration(config: Config, distribution: Distribution) -> Exploration:
+    if config.exploration == "none":
+        return AS_IT_IS
+    if distribution.widen is None:
+        raise ValueError(
+            f"exploration is {config.exploration!r}, but the distribution cannot be widened (it has no widen)."
+        )
+    if config.policy_gradient == "score_gae":
+        raise ValueError(
+            "exploration is 'noise' and policy_gradient 'score_gae', which weighs actions by the policy itself; it "
+            "needs exploration='none'."
+        )
+    return NOISE
 
 
 def _kl_estimator(config: Config, distribution: Distribution) -> KLEstimator:

@@ -49,9 +49,11 @@ def act(
     statistics: RunningStatistics,
     observation: PyTree[Array],
 ) -> PyTree[Array]:
-    """One action per instance from the policy of a state, as the environment gets it."""
+    """One action per instance from the policy of a state as it behaves, as the environment gets it."""
     inputs, _ = network_inputs(method, state.hyperparameters, statistics, observation)
-    policy = policy_of(method, state.learner.networks.actor, inputs, state.hyperparameters)
+    hp = state.hyperparameters
+    policy = policy_of(method, state.learner.networks.actor, inputs, hp)
+    policy = method.exploration.behave(method.distribution, policy, hp)
     return method.distribution.to_environment(method.distribution.sample(key, policy).action)
 
 
