@@ -35,6 +35,8 @@ RULES: dict[str, Rule] = {
     "aux_weight": _NOT_NEGATIVE,
     "min_std": _NOT_NEGATIVE,
     "sigma": _SHARE,
+    "temperature_rate": _NOT_NEGATIVE,
+    "multiplier_rate": _NOT_NEGATIVE,
     "exploration_noise_min": _POSITIVE,
     "exploration_noise_max": _POSITIVE,
     "exploration_base": _FRACTION,

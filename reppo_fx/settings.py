@@ -172,6 +172,9 @@ class Hyperparameters(NamedTuple):
         entropy_share: for discrete actions, of the largest entropy: the target is `H ≥ entropy_share · log n`.
         initial_temperature: α₀.
         initial_multiplier: β₀.
+        temperature_rate: the learning rate of `log α` is this many times `learning_rate`. Small values keep the
+            entropy up for longer: at rate 1, log α falls by up to a learning rate in every gradient step.
+        multiplier_rate: the same of `log β`.
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.
@@ -197,6 +200,8 @@ class Hyperparameters(NamedTuple):
     entropy_share: Value = 0.2
     initial_temperature: Value = 0.01
     initial_multiplier: Value = 0.01
+    temperature_rate: Value = 1.0
+    multiplier_rate: Value = 1.0
     aux_weight: Value = 1.0
     v_min: Value = 0.0
     v_max: Value = 150.0

@@ -116,7 +116,9 @@ class _Rows:
             reward=own.reward,
             terminated=own.terminated,
             truncated=own.truncated,
-            nonfinite=own.metrics.get("nonfinite", np.zeros(len(own.reward))) > 0,
+            nonfinite=own.metrics["nonfinite"] > 0
+            if "nonfinite" in own.metrics
+            else np.zeros(len(own.reward), bool),
             metrics=own.metrics,
         )
         leaves, structure = jax.tree.flatten(row)
@@ -124,7 +126,8 @@ class _Rows:
             self._structure = structure
             self._leaves = [self._blank(np.asarray(leaf)) for leaf in leaves]
         for leaf, (_, by_row) in zip(leaves, self._leaves, strict=True):
-            by_row[step] = np.reshape(leaf, by_row.shape[1:])
+            row_of = by_row[step]
+            row_of[...] = leaf if leaf.shape == row_of.shape else np.reshape(leaf, row_of.shape)
 
     def _blank(self, leaf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """An array, and the same one with its rows in front."""

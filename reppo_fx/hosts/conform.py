@@ -59,9 +59,12 @@ class Conformed(Wrapper):
             )
         terminated = self._numbers("terminated", timestep.terminated) != 0
         truncated = (self._numbers("truncated", timestep.truncated) != 0) & ~terminated
+        successor = self._declared("next_observation", timestep.next_observation)
+        # Where nothing ended both are often one and the same; containment looks at what is the same once.
+        same = timestep.observation is timestep.next_observation
         return HostTimeStep(
-            self._declared("observation", timestep.observation),
-            self._declared("next_observation", timestep.next_observation),
+            successor if same else self._declared("observation", timestep.observation),
+            successor,
             self._float("reward", timestep.reward),
             terminated,
             truncated,
@@ -102,15 +105,12 @@ class Conformed(Wrapper):
         return array
 
     def _declared(self, field: str, observation: PyTree) -> PyTree[NDArray[Any]]:
-        given = tree_flatten_with_path(observation)[0]
-        if [path for path, _ in given] != [path for path, _ in self._specs]:
-            have, want = (
-                ", ".join(keystr(p) or "an array" for p, _ in x) for x in (given, self._specs)
-            )
-            raise ValueError(f"{self.name}: {field} has {have}; {want} was declared.")
         leaves = []
-        for (path, leaf), (_, spec) in zip(given, self._specs, strict=True):
+        for leaf, (path, spec) in zip(self._leaves(field, observation), self._specs, strict=True):
             array = np.asarray(leaf)
+            if array.dtype == spec.dtype and array.shape == (self.num_envs, *spec.shape):
+                leaves.append(array)
+                continue
             if array.shape != (self.num_envs, *spec.shape) or array.dtype.kind not in "fiub":
                 raise ValueError(
                     f"{self.name}: {field}{keystr(path)} has shape {list(array.shape)} and dtype {array.dtype}; "
@@ -119,6 +119,18 @@ class Conformed(Wrapper):
             with np.errstate(over="ignore"):  # beyond float32 is infinite, which containment sees
                 leaves.append(array.astype(spec.dtype, copy=False))
         return jax.tree.unflatten(self._structure, leaves)
+
+    def _leaves(self, field: str, observation: PyTree) -> list[Any]:
+        """In the order of what was declared; other containers of the same parts will do."""
+        leaves, structure = jax.tree.flatten(observation)
+        if structure != self._structure:
+            given = tree_flatten_with_path(observation)[0]
+            if [path for path, _ in given] != [path for path, _ in self._specs]:
+                have, want = (
+                    ", ".join(keystr(p) or "an array" for p, _ in x) for x in (given, self._specs)
+                )
+                raise ValueError(f"{self.name}: {field} has {have}; {want} was declared.")
+        return list(leaves)
 
     @contextmanager
     def _failures(self, what: str) -> Iterator[None]:
