@@ -15,6 +15,7 @@ from ..envs import select_part
 PARTS = ("state", "privileged_state")
 
 
+@runtime_checkable
 class ActionSpace(Protocol):
     """How a simulator's actions are had from ours."""
 

@@ -57,7 +57,8 @@ class ValueFunction(NamedTuple):
         value: `(outputs, hyperparameters, state) -> value`, one scalar per row, in the unit of now.
         labels: `(targets, hyperparameters, state) -> labels`, what outputs are trained towards; once per iteration.
         loss: `(outputs, labels) -> loss`, one per row.
-        outside: `(targets, hyperparameters, state) -> bool`, which targets the outputs cannot hold.
+        outside: `(targets, hyperparameters, state) -> bool`, which targets the outputs cannot hold, by more than
+            the width of a label.
         init: `(hyperparameters, number of instances) -> state`.
         observe: `(state, transitions [T, num_envs], hyperparameters) -> state`, once a rollout is collected.
         adopt: `state -> state`, before gradient steps: from here on the critic is trained in the unit of now.
@@ -88,13 +89,17 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
     def support(hp: Hyperparameters) -> Float[Array, " bins"]:
         return hl_gauss_support(hp.v_min, hp.v_max, num_bins)
 
+    def sigma_ratio(hp: Hyperparameters) -> Array:
+        return jnp.maximum(hp.sigma * (num_bins - 1.0), LOWEST_SIGMA_RATIO)
+
     def smoothed(values: Array, hp: Hyperparameters) -> Array:
-        ratio = jnp.maximum(hp.sigma * (num_bins - 1.0), LOWEST_SIGMA_RATIO)
-        return hl_gauss_targets(values, support(hp), ratio)
+        return hl_gauss_targets(values, support(hp), sigma_ratio(hp))
 
     def outside(targets: Array, hp: Hyperparameters, state: Values) -> Bool[Array, "*batch"]:
         del state
-        return (targets < hp.v_min) | (targets > hp.v_max)
+        # What is beyond an end by less than a label's width is hardly changed by being cut.
+        margin = sigma_ratio(hp) * (hp.v_max - hp.v_min) / (num_bins - 1.0)
+        return (targets < hp.v_min - margin) | (targets > hp.v_max + margin)
 
     return ValueFunction(
         num_outputs=num_bins,

@@ -19,7 +19,7 @@ from ..sizes import leaves_close, tiny
 from ..sweeps.compilations import compiled_programs
 
 CONFIG = tiny(total_steps=4 * 8 * 6, num_evals=3, num_eval_envs=4, episode_length=5)
-HP = rx.Hyperparameters(v_max=5.0, discount=0.9)
+HP = rx.Hyperparameters(v_min=-5.0, v_max=5.0, discount=0.9)
 PRESETS = {"cleaner": {}, "authors": original.CHOICES, "plain": {"statistics": "none"}}
 
 

@@ -48,7 +48,7 @@ def test_returns_are_trusted_by_the_clipped_ratio():
 
     distribution = rx.tanh_normal(1)
     policy = distribution.policy(jnp.zeros((2, 4, 2)), HP._replace(min_std=0.0))
-    u = jax.random.normal(KEY, (2, 4, 1)) * 2.0
+    u = jax.random.normal(KEY, (2, 4, 1)) * 3.0
     weights = rx.NOISE.weights(
         distribution, policy, jnp.tanh(u), WIDE._replace(min_trace_weight=0.3)
     )
@@ -76,7 +76,7 @@ def test_the_same_noise_acts_in_pure_worlds_and_in_simulators(noisy):
     _, plain = rx.collect(noisy, noisy.training_env, noisy.init(KEY, HP))
     first = lambda rollout: np.asarray(rollout.transitions.action[0])
     np.testing.assert_allclose(first(rollout)[:4], first(plain)[:4], atol=1e-6)
-    assert (np.abs(first(rollout)[4:]) > np.abs(first(plain)[4:])).all()
+    assert (np.abs(first(rollout)[4:] - first(plain)[4:]) > 1e-4).all()
     with hosts.pure(probes.match_observation(), 8) as env:
         train = rx.make_host_train(env, tiny(exploration="noise", num_envs=8))
         host_state = train.init(KEY, WIDE)
@@ -86,10 +86,11 @@ def test_the_same_noise_acts_in_pure_worlds_and_in_simulators(noisy):
         calm_state = calm_train.init(KEY, WIDE)
         _, calm = hosts.collect(calm_train, calm_train.worlds.training(()), calm_state)
     np.testing.assert_allclose(first(host)[:4], first(calm)[:4], atol=1e-6)
-    assert (np.abs(first(host)[4:]) > np.abs(first(calm)[4:])).all()
+    assert (np.abs(first(host)[4:] - first(calm)[4:]) > 1e-4).all()
 
 
-def test_trust_cuts_the_trace_of_the_step_before_and_a_failure_cuts_it_whole(noisy):
+def test_trust_cuts_the_trace_of_the_step_before_and_a_failure_cuts_it_whole():
+    noisy = rx.make_train(probes.constant_reward(), tiny(exploration="noise", num_envs=8))
     state = noisy.init(KEY, WIDE)
     _, rollout = rx.collect(noisy, noisy.training_env, state)
     trust = jnp.full_like(rollout.transitions.reward, 0.7)
@@ -103,7 +104,7 @@ def test_trust_cuts_the_trace_of_the_step_before_and_a_failure_cuts_it_whole(noi
         ).target
         for w in (0.0, 1.0)
     ]
-    assert not np.allclose(*targets)  # wide actions are trusted less
+    assert np.abs(targets[0] - targets[1]).max() > 1e-3  # wide actions are trusted less
     np.testing.assert_allclose(targets[0][:, :4], targets[1][:, :4], atol=1e-4)
 
 
