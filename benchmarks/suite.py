@@ -3,6 +3,7 @@
 python benchmarks/suite.py --suite cheap --preset cpu --label cpu --steps 1000000 --seeds 8
 python benchmarks/suite.py --label scaled --set value_scale=return v_min=-100 --vary sigma=0.005,0.015
 python benchmarks/suite.py --tasks CheetahRun WalkerRun --label base --steps 500000 --seeds 4 --out /tmp/try
+python benchmarks/suite.py --tasks maniskill:PullCube-v1 --env success=continue --without-rendering
 python benchmarks/suite.py table                  the table and the picture of what is there
 
 One task after the other, JSON after each; what is there already is left out, so that it can be stopped at any time.
@@ -22,10 +23,12 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import record
+from host_trains import value_of, without_rendering
 from settings import our_settings, read_our_changes
 
 import reppo_fx as rx
 from reppo_fx import hosts
+from reppo_fx.run.display import SUCCESS
 from reppo_fx.run.loop import compile_programs, run_loop
 from reppo_fx.run.plan import label_text
 from reppo_fx.sweeps.members import flatten_members, label_settings
@@ -94,8 +97,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--vary", nargs="*", default=[], metavar="NAME=VALUE,VALUE")
+    parser.add_argument("--env", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--without-rendering", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE)
     return parser.parse_args()
+
+
+def make(arguments: argparse.Namespace, task: str) -> hosts.HostEnvironment:
+    """EnvPool's task of that name, or `FAMILY:NAME`."""
+    family, _, name = (task if ":" in task else f"envpool:{task}-v1").partition(":")
+    options = {k: value_of(v) for k, _, v in (text.partition("=") for text in arguments.env)}
+    return hosts.FAMILIES[family].make(name, **options)
 
 
 def run_task(arguments: argparse.Namespace, task: str) -> dict[str, Any]:
@@ -110,7 +122,7 @@ def run_task(arguments: argparse.Namespace, task: str) -> dict[str, Any]:
     settings = rx.grid(hp, **axes)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
     started, rows = time.perf_counter(), []
-    with rx.make_host_train(hosts.envpool(f"{task}-v1"), config) as train:
+    with rx.make_host_train(make(arguments, task), config) as train:
         programs = compile_programs(train, keys, members)
         state = programs.init(keys, members)
         for progress in run_loop(train, programs, state):
@@ -138,6 +150,7 @@ def row(steps: int, seconds: float, metrics: rx.Metrics, arguments: argparse.Nam
         "env_steps": steps,
         "seconds": round(seconds, 1),
         "eval_return": of(metrics.eval_return),
+        **{name: of(m.last) for name, m in metrics.eval_metrics.items() if name in SUCCESS},
         **{name: of(getattr(training.learner, name)) for name in KEPT},
         **{name: of(getattr(training, name)) for name in KEPT_OF_TRAINING},
     }
@@ -146,6 +159,9 @@ def row(steps: int, seconds: float, metrics: rx.Metrics, arguments: argparse.Nam
 def show(task: str, arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     means = np.mean(found["eval_return"], axis=1)
     texts = " ".join(f"{mean:.0f}" for mean in means)
+    success = next((found[name] for name in SUCCESS if name in found), None)
+    if success is not None:
+        texts += "  success " + " ".join(f"{np.mean(seeds):.2f}" for seeds in success)
     print(
         f"{task} {arguments.label} {found['env_steps']:>8} {found['seconds']:.0f} s: {texts}",
         flush=True,
@@ -259,9 +275,11 @@ def main() -> None:
         print(table(arguments.out))
         draw(arguments.out, arguments.out.parent / f"{arguments.out.name}_curves.png")
         return
+    if arguments.without_rendering:
+        without_rendering()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task in arguments.tasks or SUITES[arguments.suite]:
-        path = arguments.out / f"{arguments.label}_{task}.json"
+        path = arguments.out / f"{arguments.label}_{task.replace(':', '-')}.json"
         if not path.exists():
             record.write({**record.stamp(), **run_task(arguments, task)}, path)
 

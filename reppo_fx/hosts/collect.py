@@ -78,9 +78,10 @@ def gather(
             f"{env.name} has {env.num_envs} instances, but the state was made with {list(first)} of them."
         )
     rows = _Rows(method.config.num_steps, first)
+    given = action_shape(env)
     for step in range(method.config.num_steps):
         action = act(step, observation)
-        timestep = env.step(action_rows(env, action))
+        timestep = env.step(action.reshape(given))
         rows.write(step, observation, action, timestep)
         # A copy: the next call may overwrite what this one gave.
         observation = jax.tree.map(
@@ -89,9 +90,9 @@ def gather(
     return rows.transitions(), observation
 
 
-def action_rows(env: HostEnvironment, action: ArrayLike) -> NDArray[Any]:
-    """Actions of all members' instances as the environment takes them: `[num_envs, d]`, or `[num_envs]` numbers."""
-    return np.reshape(np.asarray(action), (env.num_envs, *action_spec(env).shape))
+def action_shape(env: HostEnvironment) -> tuple[int, ...]:
+    """Of the actions of all members' instances, as the environment takes them: `[num_envs, d]`, or `[num_envs]`."""
+    return (env.num_envs, *action_spec(env).shape)
 
 
 class _Rows:
@@ -109,6 +110,7 @@ class _Rows:
         timestep: HostTimeStep,
     ) -> None:
         own: Any = timestep  # NumPy's arrays, where a transition says jax's
+        counted = "nonfinite" in own.metrics
         row = Transition(
             observation=observation,
             action=action,
@@ -116,9 +118,7 @@ class _Rows:
             reward=own.reward,
             terminated=own.terminated,
             truncated=own.truncated,
-            nonfinite=own.metrics["nonfinite"] > 0
-            if "nonfinite" in own.metrics
-            else np.zeros(len(own.reward), bool),
+            nonfinite=own.metrics["nonfinite"] > 0 if counted else own.terminated & False,
             metrics=own.metrics,
         )
         leaves, structure = jax.tree.flatten(row)

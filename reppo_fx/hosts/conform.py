@@ -36,6 +36,7 @@ class Conformed(Wrapper):
         super().__init__(env)
         _check_facts(env)
         self.observation = jax.tree.map(_canonical, env.observation)
+        self._real = jax.dtypes.canonicalize_dtype(np.float64)
         self._specs, self._structure = tree_flatten_with_path(self.observation)
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
@@ -91,7 +92,7 @@ class Conformed(Wrapper):
         return {name: self._float(f"metrics[{name!r}]", metrics[name]) for name in self.metrics}
 
     def _float(self, field: str, value: object) -> NDArray[Any]:
-        return self._numbers(field, value).astype(jax.dtypes.canonicalize_dtype(np.float64))
+        return self._numbers(field, value).astype(self._real)
 
     def _numbers(self, field: str, value: object) -> NDArray[Any]:
         array = np.asarray(value)
@@ -123,7 +124,8 @@ class Conformed(Wrapper):
     def _leaves(self, field: str, observation: PyTree) -> list[Any]:
         """In the order of what was declared; other containers of the same parts will do."""
         leaves, structure = jax.tree.flatten(observation)
-        if structure != self._structure:
+        same = bool(structure == self._structure)
+        if not same:
             given = tree_flatten_with_path(observation)[0]
             if [path for path, _ in given] != [path for path, _ in self._specs]:
                 have, want = (

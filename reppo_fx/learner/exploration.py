@@ -39,8 +39,10 @@ def noise_scales(hp: Hyperparameters, num_envs: int) -> Float[Array, " num_envs"
     [1.  1.  1.5 2. ]
     """
     place = (jnp.arange(num_envs, dtype=jnp.result_type(float)) + 1.0) / num_envs
-    share = (place - hp.exploration_base) / jnp.maximum(1.0 - hp.exploration_base, 1e-6)
-    low, high = hp.exploration_noise_min, hp.exploration_noise_max
+    low, high, base = map(
+        jnp.asarray, (hp.exploration_noise_min, hp.exploration_noise_max, hp.exploration_base)
+    )
+    share = (place - base) / jnp.maximum(1.0 - base, 1e-6)
     return low + (high - low) * jnp.clip(share, 0.0, 1.0)
 
 

@@ -98,8 +98,9 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
     def outside(targets: Array, hp: Hyperparameters, state: Values) -> Bool[Array, "*batch"]:
         del state
         # What is beyond an end by less than a label's width is hardly changed by being cut.
-        margin = sigma_ratio(hp) * (hp.v_max - hp.v_min) / (num_bins - 1.0)
-        return (targets < hp.v_min - margin) | (targets > hp.v_max + margin)
+        low, high = jnp.asarray(hp.v_min), jnp.asarray(hp.v_max)
+        margin = sigma_ratio(hp) * (high - low) / (num_bins - 1.0)
+        return (targets < low - margin) | (targets > high + margin)
 
     return ValueFunction(
         num_outputs=num_bins,
