@@ -123,16 +123,16 @@ class Conformed(Wrapper):
 
     def _leaves(self, field: str, observation: PyTree) -> list[Any]:
         """In the order of what was declared; other containers of the same parts will do."""
-        leaves, structure = jax.tree.flatten(observation)
-        same = bool(structure == self._structure)
-        if not same:
+        flat: tuple[list[Any], Any] = jax.tree.flatten(observation)
+        leaves, structure = flat
+        if structure != self._structure:
             given = tree_flatten_with_path(observation)[0]
             if [path for path, _ in given] != [path for path, _ in self._specs]:
                 have, want = (
                     ", ".join(keystr(p) or "an array" for p, _ in x) for x in (given, self._specs)
                 )
                 raise ValueError(f"{self.name}: {field} has {have}; {want} was declared.")
-        return list(leaves)
+        return leaves
 
     @contextmanager
     def _failures(self, what: str) -> Iterator[None]:
