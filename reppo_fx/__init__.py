@@ -40,9 +40,11 @@ from .learner.rollout import Rollout, Transition
 from .learner.scales import (
     ReturnStatistics,
     Scaled,
+    TargetStatistics,
     by_return,
     by_reward,
     by_spread,
+    by_target,
     scaled_value_function,
 )
 from .learner.state import KeyStreams, LearnerState, RolloutState, TrainState, key_streams
@@ -171,6 +173,7 @@ __all__ = [
     "Successor",
     "TanhNormal",
     "TanhNormalSample",
+    "TargetStatistics",
     "Train",
     "TrainState",
     "TrainingMetrics",
@@ -181,6 +184,7 @@ __all__ = [
     "by_return",
     "by_reward",
     "by_spread",
+    "by_target",
     "categorical",
     "categorical_entropy",
     "categorical_kl",

@@ -18,7 +18,7 @@ Value: TypeAlias = ScalarLike | Array
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
-    "value_scale": ("fixed", "return", "spread", "reward"),
+    "value_scale": ("fixed", "return", "spread", "reward", "target"),
     "exploration": ("none", "noise"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),
@@ -87,7 +87,8 @@ class Config:
     """Whether some instances act with a wider policy while collecting (noise); see `exploration_noise_max`."""
     value_scale: str = "fixed"
     """What rewards are divided by: fixed (nothing), or a scale that follows the task: the largest return so far
-    (return), their spread (spread), or the largest reward for ever (reward); see `scaled_value_function`."""
+    (return), their spread (spread), the largest reward for ever (reward), or the targets of late (target); see
+    `scaled_value_function`."""
     critic_offset: str = "trainable"
     """The start offset 40 * HLGauss(0) of the critic: trainable or constant."""
     self_prediction: bool = True

@@ -36,39 +36,66 @@ class ReturnStatistics(NamedTuple):
     largest_reward: Scalar
 
 
+class TargetStatistics(NamedTuple):
+    """Moving averages over iterations of the targets, in the environment's unit.
+
+    Attributes:
+        mean: of the targets.
+        square: of their squares.
+        weight: how much has been taken in; 0 at the start, then towards 1.
+    """
+
+    mean: Scalar
+    square: Scalar
+    weight: Scalar
+
+
 class Scaled(NamedTuple):
     """State of a scaled value function.
 
     Attributes:
         statistics: of rewards and returns.
+        targets: of targets.
         now: `s`, what rewards are divided by in this iteration.
         trained: the `s` under which the critic was trained last.
         inner: state of the value function inside.
     """
 
     statistics: ReturnStatistics
+    targets: TargetStatistics
     now: Scalar
     trained: Scalar
     inner: object
 
 
-ScaleRule = Callable[[ReturnStatistics, Hyperparameters], Scalar]
+# Share of the targets of one iteration in the moving averages.
+TARGET_RATE = 0.05
+
+ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
 
 
-def by_return(statistics: ReturnStatistics, hyperparameters: Hyperparameters) -> Scalar:
+def by_return(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
     """`s = max |R| / v_max`: the largest return so far is the end of the support."""
+    del targets
     return statistics.largest_return / _end(hyperparameters)
 
 
-def by_spread(statistics: ReturnStatistics, hyperparameters: Hyperparameters) -> Scalar:
+def by_spread(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
     """`s = max( sqrt(Var R), max |R| / v_max )`: returns of spread 1, unless the support is too small for them.
 
     Source: SimbaV2 (arXiv 2502.15280), section 4.2; its support is [−5, 5].
     """
-    return jnp.maximum(jnp.sqrt(statistics.seen.var), by_return(statistics, hyperparameters))
+    largest = by_return(statistics, targets, hyperparameters)
+    return jnp.maximum(jnp.sqrt(statistics.seen.var), largest)
 
 
-def by_reward(statistics: ReturnStatistics, hyperparameters: Hyperparameters) -> Scalar:
+def by_reward(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
     """`s = max |r| / ((1 − γ) v_max)`: what the largest reward for ever would be worth is the end of the support.
 
     Settles with the first large reward, long before returns are large; returns then use a part of the support that
@@ -76,8 +103,22 @@ def by_reward(statistics: ReturnStatistics, hyperparameters: Hyperparameters) ->
 
     Source: REPPO (arXiv 2507.11019), its rule for `v_max`.
     """
+    del targets
     horizon = 1.0 / jnp.maximum(1.0 - hyperparameters.discount, 1e-6)
     return statistics.largest_reward * horizon / _end(hyperparameters)
+
+
+def by_target(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = (|mean G| + 3 std G) / v_max`, moving averages of the targets: the support holds the values of now.
+
+    The only rule that holds the entropy's part of the values, and that shrinks again; the first iteration goes by
+    returns.
+    """
+    spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
+    s = (jnp.abs(targets.mean) + 3.0 * spread) / _end(hyperparameters)
+    return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hyperparameters))
 
 
 def _end(hp: Hyperparameters) -> Array:
@@ -117,15 +158,25 @@ def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> 
             zero,
             zero,
         )
-        return Scaled(statistics, one, one, inner.init(hp, num_envs))
+        targets = TargetStatistics(zero, zero, zero)
+        return Scaled(statistics, targets, one, one, inner.init(hp, num_envs))
 
     def observe(state: Scaled, transitions: Transition, hp: Hyperparameters) -> Scaled:
         statistics = return_statistics(state.statistics, transitions, hp)
-        s = rule(statistics, hp)
+        s = rule(statistics, state.targets, hp)
         # Nothing but zeros so far has no scale.
         now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)
         within = inner.observe(state.inner, transitions, hp)
-        return Scaled(statistics, now, state.trained, within)
+        return Scaled(statistics, state.targets, now, state.trained, within)
+
+    def adopt(state: Scaled, targets: Array) -> Scaled:
+        return Scaled(
+            state.statistics,
+            target_statistics(state.targets, targets * state.now),
+            now=state.now,
+            trained=state.now,
+            inner=inner.adopt(state.inner, targets),
+        )
 
     return inner._replace(
         value=lambda outputs, hp, state: (
@@ -135,7 +186,7 @@ def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> 
         outside=lambda targets, hp, state: inner.outside(targets, hp, state.inner),
         init=init,
         observe=observe,
-        adopt=lambda state: state._replace(trained=state.now, inner=inner.adopt(state.inner)),
+        adopt=adopt,
         unit=lambda state: state.now * inner.unit(state.inner),
     )
 
@@ -163,4 +214,16 @@ def return_statistics(
         statistics_update(before.seen, all_returns),
         jnp.maximum(before.largest_return, jnp.max(jnp.abs(all_returns))),
         jnp.maximum(before.largest_reward, jnp.max(jnp.abs(reward))),
+    )
+
+
+def target_statistics(before: TargetStatistics, targets: Array) -> TargetStatistics:
+    """Moving averages with the targets of one more iteration; those of the first one count in full."""
+    weight = before.weight + TARGET_RATE * (1.0 - before.weight)
+    rate = TARGET_RATE / weight
+    mean, square = jnp.mean(targets), jnp.mean(jnp.square(targets))
+    return TargetStatistics(
+        before.mean + rate * (mean - before.mean),
+        before.square + rate * (square - before.square),
+        weight,
     )

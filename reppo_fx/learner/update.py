@@ -198,7 +198,7 @@ def update(method: Method, state: TrainState, batch: Batch) -> tuple[TrainState,
     Source: REPPO (arXiv 2507.11019), Algorithm 1.
     """
     streams = key_streams(state.key)
-    values = method.value_function.adopt(state.learner.values)
+    values = method.value_function.adopt(state.learner.values, batch.target)
     state = state._replace(learner=state.learner._replace(values=values))
     learner, metrics = run_epochs(streams.update, method, state, batch)
     iteration = state.iteration + 1

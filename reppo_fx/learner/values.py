@@ -36,7 +36,8 @@ def _unchanged(state: Values, transitions: Transition, hyperparameters: Hyperpar
     return state
 
 
-def _as_it_is(state: Values) -> Values:
+def _as_it_is(state: Values, targets: Array) -> Values:
+    del targets
     return state
 
 
@@ -61,7 +62,8 @@ class ValueFunction(NamedTuple):
             the width of a label.
         init: `(hyperparameters, number of instances) -> state`.
         observe: `(state, transitions [T, num_envs], hyperparameters) -> state`, once a rollout is collected.
-        adopt: `state -> state`, before gradient steps: from here on the critic is trained in the unit of now.
+        adopt: `(state, targets) -> state`, before gradient steps: from here on the critic is trained in the unit of
+            now, in which the targets are.
         unit: `state -> s`: rewards are divided by it for learning.
     """
 
@@ -75,7 +77,7 @@ class ValueFunction(NamedTuple):
     )
     init: Callable[[Hyperparameters, int], Values] = _stateless
     observe: Callable[[Values, Transition, Hyperparameters], Values] = _unchanged
-    adopt: Callable[[Values], Values] = _as_it_is
+    adopt: Callable[[Values, Array], Values] = _as_it_is
     unit: Callable[[Values], ScalarLike] = _one
 
 

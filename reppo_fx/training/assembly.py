@@ -42,7 +42,7 @@ from ..learner.objectives import (
     two_keys,
 )
 from ..learner.optimizers import make_optimizer
-from ..learner.scales import by_return, by_reward, by_spread, scaled_value_function
+from ..learner.scales import by_return, by_reward, by_spread, by_target, scaled_value_function
 from ..learner.targets import (
     expected_value,
     gae_advantages,
@@ -179,7 +179,7 @@ _NORMALIZERS = {
     "none": NO_NORMALIZATION,
 }
 _MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
-_SCALE_RULES = {"return": by_return, "spread": by_spread, "reward": by_reward}
+_SCALE_RULES = {"return": by_return, "spread": by_spread, "reward": by_reward, "target": by_target}
 _ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
 # Where all actions can be listed, nothing is sampled that can be summed.
 _EXACT_LOSSES = {**_ACTOR_LOSSES, "pathwise": expected_loss}

@@ -7,12 +7,17 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.learner.scales import ReturnStatistics, return_statistics
+from reppo_fx.learner.scales import (
+    ReturnStatistics,
+    TargetStatistics,
+    return_statistics,
+    target_statistics,
+)
 
 from ..sizes import HP, TINY, leaves_close, tiny
 
 KEY = jax.random.key(0)
-RULES = {"return": rx.by_return, "spread": rx.by_spread, "reward": rx.by_reward}
+RULES = ("return", "spread", "reward", "target")
 
 
 @pytest.mark.parametrize(
@@ -97,10 +102,18 @@ def test_the_rules_are_their_equations():
         jnp.zeros(2), jnp.zeros(2, bool), seen, jnp.asarray(50.0), jnp.asarray(2.0)
     )
     hp = rx.Hyperparameters(discount=0.98, v_min=-10.0, v_max=5.0)
-    assert float(rx.by_return(statistics, hp)) == pytest.approx(5.0)
-    assert float(rx.by_spread(statistics, hp)) == pytest.approx(5.0)
-    assert float(rx.by_spread(statistics, hp._replace(v_max=40.0))) == pytest.approx(4.0)
-    assert float(rx.by_reward(statistics, hp)) == pytest.approx(10.0)
+    none = TargetStatistics(*(jnp.zeros(()) for _ in range(3)))
+    assert float(rx.by_return(statistics, none, hp)) == pytest.approx(5.0)
+    assert float(rx.by_spread(statistics, none, hp)) == pytest.approx(5.0)
+    assert float(rx.by_spread(statistics, none, hp._replace(v_max=40.0))) == pytest.approx(4.0)
+    assert float(rx.by_reward(statistics, none, hp)) == pytest.approx(10.0)
+    assert float(rx.by_target(statistics, none, hp)) == pytest.approx(5.0)
+    seen_twice = target_statistics(
+        target_statistics(none, jnp.array([1.0, 3.0])), jnp.array([9.0, 11.0])
+    )
+    mean, square = (2.0 * 0.95 + 10.0) / 1.95, (5.0 * 0.95 + 101.0) / 1.95
+    wanted = (mean + 3.0 * np.sqrt(square - mean**2)) / 10.0
+    assert float(rx.by_target(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_critic_that_was_trained_in_another_unit_is_read_in_the_unit_of_now():
@@ -109,14 +122,15 @@ def test_a_critic_that_was_trained_in_another_unit_is_read_in_the_unit_of_now():
     state = values.init(hp, 2)
     no = jnp.zeros((1, 2), bool)
     outputs = jnp.array([[6.0]])
-    state = values.adopt(values.observe(state, transitions(jnp.full((1, 2), 20.0), no), hp))
+    none = jnp.zeros((1, 2))
+    state = values.adopt(values.observe(state, transitions(jnp.full((1, 2), 20.0), no), hp), none)
     assert float(values.unit(state)) == 2.0
     assert values.value(outputs, hp, state).tolist() == [6.0]
     state = values.observe(state, transitions(jnp.full((1, 2), -60.0), no), hp)
     assert float(values.unit(state)) == 6.0
     # 6 in units of 2 is 12, which is 2 in units of 6.
     assert values.value(outputs, hp, state).tolist() == [2.0]
-    assert values.value(outputs, hp, values.adopt(state)).tolist() == [6.0]
+    assert values.value(outputs, hp, values.adopt(state, none)).tolist() == [6.0]
 
 
 def test_without_any_reward_the_unit_stays():
