@@ -107,7 +107,7 @@ from .training.diagnosis import Finding, ReppoRunWarning, Watch, diagnose
 from .training.evaluate import EpisodeMetric, Episodes, Trajectory, evaluate, evaluate_policy
 from .training.iteration import train_iteration
 from .training.policy import Policy, make_policy
-from .training.presets import PRESETS, preset
+from .training.presets import PRESETS, horizon_discount, preset
 from .training.train import Metrics, Train, make_train
 
 __version__ = "0.2.0"
@@ -215,6 +215,7 @@ __all__ = [
     "hl_gauss_support",
     "hl_gauss_targets",
     "hl_gauss_value",
+    "horizon_discount",
     "hosts",
     "key_streams",
     "kl_constrained",
