@@ -75,8 +75,8 @@ def horizon_discount(
 ) -> float:
     """`γ = 1 − 10 / episode length`, within bounds: a horizon of a tenth of the episode.
 
-    Where an episode is short the rule looks too little ahead: 50 steps would get 0.8, with which ManiSkill's PullCube
-    stays at reaching the cube, and 0.95 has learned to pull it.
+    Where an episode is short the rule looks too little ahead: 50 steps would get 0.8, with which ManiSkill's
+    PullCube stays at reaching the cube, and 0.95 has learned to pull it.
 
     Args:
         episode_length: in steps.
