@@ -220,7 +220,7 @@ def lines(folder: Path) -> Iterator[str]:
         )
 
 
-def table(folder: Path = HERE) -> str:
+def suite(folder: Path = HERE) -> str:
     """The suite's table, from what is there."""
     return "\n".join(
         [
@@ -269,10 +269,15 @@ def draw(folder: Path, path: Path) -> None:
     plt.close(figure)
 
 
+def draw_suite() -> None:
+    """The picture of the results that are kept."""
+    draw(HERE, HERE.parent / "suite_curves.png")
+
+
 def main() -> None:
     arguments = parse()
     if arguments.command == "table":
-        print(table(arguments.out))
+        print(suite(arguments.out))
         draw(arguments.out, arguments.out.parent / f"{arguments.out.name}_curves.png")
         return
     if arguments.without_rendering:
