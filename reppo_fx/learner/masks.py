@@ -60,7 +60,7 @@ def masked_networks(make: MakeNetworks) -> MakeNetworks:
     return networks
 
 
-def without_mask(part: PyTree[Array], observation: PyTree[Array]) -> PyTree[Array]:
+def without_mask(part: PyTree[Array], observation: PyTree) -> PyTree[Array]:
     """The actor's part as it is, where nothing is ruled out."""
     del observation
     return part

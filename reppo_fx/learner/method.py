@@ -26,7 +26,7 @@ from .values import ValueFunction
 
 MakeOptimizer = Callable[[Hyperparameters, Config], optax.GradientTransformation]
 Part = Callable[[PyTree[Array]], PyTree[Array]]
-AddMask = Callable[[PyTree[Array], PyTree[Array]], PyTree[Array]]
+AddMask = Callable[[PyTree[Array], PyTree], PyTree[Array]]
 """`(actor's part, normalized; whole observation as the environment gives it) -> what the actor sees`."""
 
 

@@ -147,7 +147,7 @@ def make_method(
 def mask_of(part: str) -> AddMask:
     """Puts this part of an observation beside the actor's as its mask; the same function for the same name."""
 
-    def with_mask(own: PyTree[Array], observation: PyTree[Array]) -> Masked:
+    def with_mask(own: PyTree[Array], observation: PyTree) -> Masked:
         return Masked(own, jnp.asarray(select_part(observation, part)))
 
     return with_mask
