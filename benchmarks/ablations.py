@@ -44,7 +44,7 @@ SECTIONS = {
 STUDY = Study(
     folder=RESULTS / "ablations",
     preset="cpu",
-    settings={"num_evals": 16, "num_eval_envs": 16, "num_bins": 151},
+    settings={"num_evals": 16, "num_eval_envs": 16, "num_bins": 151, "sigma": 0.005},
     variants={BASELINE: "", **CHOICES, **FIGURE7, **BINS},
     tasks=("CartpoleBalance", "CartpoleSwingup"),
 )

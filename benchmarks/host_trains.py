@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,3 +41,13 @@ def make_train(arguments: argparse.Namespace, task: str) -> tuple[AnyTrain, rx.H
 def members(arguments: argparse.Namespace, hp: rx.Hyperparameters) -> tuple[Any, Any]:
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.seeds)
     return keys, jax.tree.map(lambda x: np.full(arguments.seeds, x, np.float32), hp)
+
+
+def without_rendering() -> None:
+    """Stand in for what ManiSkill asks of a rendering device, which states do not need."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import pytest
+
+    from tests.hosts.sapien_stub import without_rendering as stand_in
+
+    stand_in(pytest.MonkeyPatch())

@@ -15,7 +15,6 @@ python benchmarks/hosts.py policy CartpoleBalance FOLDER                        
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import jax
 import numpy as np
 import record
 from host_speed import overlap, shares, speed, threads
-from host_trains import make_train, members
+from host_trains import make_train, members, without_rendering
 
 import reppo_fx as rx
 from reppo_fx import hosts
@@ -127,12 +126,7 @@ COMMANDS = {
 def main() -> None:
     arguments = parse()
     if arguments.without_rendering:
-        sys.path.insert(0, str(Path(__file__).parents[1]))
-        import pytest
-
-        from tests.hosts.sapien_stub import without_rendering
-
-        without_rendering(pytest.MonkeyPatch())
+        without_rendering()
     result = COMMANDS[arguments.command](arguments)
     name = arguments.task.replace(":", "-")
     label = f"_{arguments.label}" if arguments.label else ""

@@ -16,16 +16,10 @@ from compared import compared, draw_compared
 from field import field
 from record import RESULTS, read_curves
 from simulators import draw_hosts, hosts
+from suite import PUBLISHED, draw_suite, suite
 
 from reppo_fx.run.scores import estimate
 
-# Mean return after 50 M steps with 128 x 1024 batches, from the result files the REPPO authors publish.
-PUBLISHED = {
-    "CartpoleBalance": 999.5,
-    "CartpoleSwingup": 862.6,
-    "ReacherEasy": 976.5,
-    "ReacherHard": 973.8,
-}
 COLUMNS = 4
 
 
@@ -265,6 +259,7 @@ TABLES = {
     equivalence: "equivalence.json",
     estimators: "estimators.json",
     hosts: "hosts/*.json",
+    suite: "suite/*.json",
 }
 
 
@@ -284,6 +279,7 @@ def main() -> None:
     draw_compared()
     draw_ablations()
     draw_hosts()
+    draw_suite()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,22 @@ from ._errors import ReppoWarning
 from .hosts.train import HostTrain, make_host_train
 from .learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION, AuxiliaryTask
 from .learner.batch import Batch, Successor
-from .learner.distributions import Distribution, PolicySample, TanhNormal, tanh_normal
+from .learner.continuous import TanhNormal, tanh_normal
+from .learner.discrete import Categorical, categorical
+from .learner.distributions import Distribution, PolicySample
+from .learner.exploration import AS_IT_IS, NOISE, Exploration
 from .learner.learn import TrainingMetrics, learn
+from .learner.masks import Masked, MaskedActor
 from .learner.method import Constraint, Method, Multipliers, network_inputs, policy_of
-from .learner.networks import Actor, Critic, CriticOutput, Networks, NetworkShapes, make_networks
+from .learner.networks import (
+    Actor,
+    Critic,
+    CriticOutput,
+    DiscreteCritic,
+    Networks,
+    NetworkShapes,
+    make_networks,
+)
 from .learner.normalizers import NO_NORMALIZATION, ONCE_PER_ITERATION, Normalizer
 from .learner.objectives import (
     ActorLoss,
@@ -16,6 +28,7 @@ from .learner.objectives import (
     ActorTerms,
     KLRule,
     exact_kl,
+    expected_loss,
     gae_loss,
     make_objective,
     pathwise_loss,
@@ -24,15 +37,31 @@ from .learner.objectives import (
 )
 from .learner.optimizers import make_optimizer, skip_nonfinite
 from .learner.rollout import Rollout, Transition
+from .learner.scales import (
+    ReturnStatistics,
+    Scaled,
+    TargetStatistics,
+    by_return,
+    by_reward,
+    by_spread,
+    by_target,
+    scaled_value_function,
+)
 from .learner.state import KeyStreams, LearnerState, RolloutState, TrainState, key_streams
-from .learner.targets import make_batch, value_of
+from .learner.targets import expected_value, make_batch, sampled_value, value_of
 from .learner.update import LearnerMetrics, update
 from .learner.values import ValueFunction, categorical_value_function, squared_value_function
 from .ops import (
+    CategoricalSample,
     DualParams,
     Duals,
     RunningStatistics,
     TanhNormalSample,
+    categorical_entropy,
+    categorical_kl,
+    categorical_log_prob,
+    categorical_mean,
+    categorical_sample,
     cross_entropy,
     dual_init,
     dual_loss,
@@ -74,15 +103,18 @@ from .sweeps.space import choice, grid, log_uniform, sample, uniform
 from .sweeps.spread import Spread, spread_environments
 from .sweeps.sweep import sweep
 from .training.collect import collect
+from .training.diagnosis import Finding, ReppoRunWarning, Watch, diagnose
 from .training.evaluate import EpisodeMetric, Episodes, Trajectory, evaluate, evaluate_policy
 from .training.iteration import train_iteration
 from .training.policy import Policy, make_policy
-from .training.presets import PRESETS, preset
+from .training.presets import PRESETS, horizon_discount, preset
 from .training.train import Metrics, Train, make_train
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "AS_IT_IS",
+    "NOISE",
     "NO_AUXILIARY_TASK",
     "NO_NORMALIZATION",
     "ONCE_PER_ITERATION",
@@ -95,15 +127,20 @@ __all__ = [
     "AuxiliaryTask",
     "Batch",
     "Best",
+    "Categorical",
+    "CategoricalSample",
     "Config",
     "Constraint",
     "Critic",
     "CriticOutput",
+    "DiscreteCritic",
     "Distribution",
     "DualParams",
     "Duals",
     "EpisodeMetric",
     "Episodes",
+    "Exploration",
+    "Finding",
     "Halving",
     "HostTrain",
     "Hyperparameters",
@@ -111,6 +148,8 @@ __all__ = [
     "KeyStreams",
     "LearnerMetrics",
     "LearnerState",
+    "Masked",
+    "MaskedActor",
     "Method",
     "Metrics",
     "Multipliers",
@@ -122,25 +161,41 @@ __all__ = [
     "Population",
     "PopulationMetrics",
     "PopulationState",
+    "ReppoRunWarning",
     "ReppoWarning",
+    "ReturnStatistics",
     "Rollout",
     "RolloutState",
     "RunningStatistics",
     "Runs",
+    "Scaled",
     "Spread",
     "Successor",
     "TanhNormal",
     "TanhNormalSample",
+    "TargetStatistics",
     "Train",
     "TrainState",
     "TrainingMetrics",
     "Trajectory",
     "Transition",
     "ValueFunction",
+    "Watch",
+    "by_return",
+    "by_reward",
+    "by_spread",
+    "by_target",
+    "categorical",
+    "categorical_entropy",
+    "categorical_kl",
+    "categorical_log_prob",
+    "categorical_mean",
+    "categorical_sample",
     "categorical_value_function",
     "choice",
     "collect",
     "cross_entropy",
+    "diagnose",
     "dual_init",
     "dual_loss",
     "dual_update",
@@ -150,6 +205,8 @@ __all__ = [
     "evaluate_policy",
     "exact_kl",
     "expected_actor_loss",
+    "expected_loss",
+    "expected_value",
     "exploit_and_explore",
     "gae_loss",
     "generalized_advantages",
@@ -158,6 +215,7 @@ __all__ = [
     "hl_gauss_support",
     "hl_gauss_targets",
     "hl_gauss_value",
+    "horizon_discount",
     "hosts",
     "key_streams",
     "kl_constrained",
@@ -179,6 +237,8 @@ __all__ = [
     "preset",
     "sample",
     "sampled_kl",
+    "sampled_value",
+    "scaled_value_function",
     "score_function_actor_loss",
     "score_loss",
     "self_prediction_loss",

@@ -18,6 +18,7 @@ Rule = tuple[Callable[[Numbers], "np.ndarray"], str]
 _FINITE: Rule = (np.isfinite, "it must be finite")
 _POSITIVE: Rule = (lambda x: x > 0, "it must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "it must not be negative")
+_SHARE: Rule = (lambda x: (x > 0) & (x <= 1), "it must be above 0 and at most 1")
 _FRACTION: Rule = (lambda x: (x >= 0) & (x <= 1), "it must be in [0, 1]")
 
 # Hyperparameters that are not here may be any finite number.
@@ -28,10 +29,18 @@ RULES: dict[str, Rule] = {
     "discount": _FRACTION,
     "trace_decay": _FRACTION,
     "kl_target": _POSITIVE,
+    "entropy_share": _FRACTION,
     "initial_temperature": _POSITIVE,
     "initial_multiplier": _POSITIVE,
     "aux_weight": _NOT_NEGATIVE,
     "min_std": _NOT_NEGATIVE,
+    "sigma": _SHARE,
+    "temperature_rate": _NOT_NEGATIVE,
+    "multiplier_rate": _NOT_NEGATIVE,
+    "exploration_noise_min": _POSITIVE,
+    "exploration_noise_max": _POSITIVE,
+    "exploration_base": _FRACTION,
+    "min_trace_weight": _FRACTION,
     "variance_floor": _POSITIVE,
 }
 # Of each pair the first must be below the second.

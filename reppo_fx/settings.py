@@ -18,6 +18,8 @@ Value: TypeAlias = ScalarLike | Array
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
+    "value_scale": ("fixed", "return", "spread", "reward", "target"),
+    "exploration": ("none", "noise"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),
     "kl_constraint": ("clipped", "penalty", "none"),
@@ -60,7 +62,7 @@ class Config:
     schedule_steps: int | None = None
     """Environment steps over which the learning rate falls; total_steps if not given."""
     num_value_samples: int = 1
-    """Actions averaged for V(x') in the targets."""
+    """Actions averaged for V(x') in the targets; discrete actions are all summed over."""
     num_kl_samples: int = 16
     """Actions per state where the KL is sampled."""
     actor_width: int = 512
@@ -76,21 +78,27 @@ class Config:
     predictor_depth: int = 2
     """Linear layers of the self-prediction head."""
     num_bins: int = 151
-    """Bins of the categorical critic; 51 learned faster than the published 151 at small sizes (see the README)."""
+    """Bins of the categorical critic. They only have to resolve `sigma`, which is what matters."""
     norm: str = "rms"
     """Normalization layers: rms, layer or none."""
     critic: str = "categorical"
     """Value loss: categorical (HL-Gauss) or squared."""
+    exploration: str = "none"
+    """Whether some instances act with a wider policy while collecting (noise); see `exploration_noise_max`."""
+    value_scale: str = "fixed"
+    """What rewards are divided by: fixed (nothing), or a scale that follows the task: the largest return so far
+    (return), their spread (spread), the largest reward for ever (reward), or the targets of late (target); see
+    `scaled_value_function`."""
     critic_offset: str = "trainable"
     """The start offset 40 * HLGauss(0) of the critic: trainable or constant."""
     self_prediction: bool = True
     """Whether to train the auxiliary task (its weight is a hyperparameter)."""
     policy_gradient: str = "pathwise"
-    """How the actor improves: pathwise (through Q), score (score function with Q) or score_gae."""
+    """How the actor improves: pathwise (through Q; discrete: its expectation), score (with Q) or score_gae."""
     kl_constraint: str = "clipped"
     """How the KL constraint enters the actor loss: clipped, penalty or none."""
     kl_estimator: str = "sampled_clipped"
-    """sampled_clipped (as in the original code), sampled, or exact (closed form)."""
+    """sampled_clipped (as in the original code), sampled, or exact (closed form, and always so for discrete)."""
     statistics: str = "step"
     """When observation statistics change: at every step, once per iteration, or none (no normalization)."""
     dual_optimizer: str = "actor"
@@ -162,13 +170,24 @@ class Hyperparameters(NamedTuple):
         trace_decay: λ of the λ-returns.
         kl_target: ε, nats per state and iteration.
         entropy_target: nats per action dimension; the target is `H ≥ −entropy_target · d`.
+        entropy_share: for discrete actions, of the largest entropy: the target is `H ≥ entropy_share · log n`.
         initial_temperature: α₀.
         initial_multiplier: β₀.
+        temperature_rate: the learning rate of `log α` is this many times `learning_rate`. Small values keep the
+            entropy up for longer: at rate 1, log α falls by up to a learning rate in every gradient step.
+        multiplier_rate: the same of `log β`.
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.
+        sigma: width of HL-Gauss's labels, as a share of the support's width `v_max − v_min`; at least 0.75 bin
+            widths are used, so that bins resolve it.
         min_std: added to the policy's standard deviation.
         variance_floor: added to the observation variance before dividing by its root.
+        exploration_noise_min: with `exploration="noise"`, what the first instances' standard deviation
+            (discrete: the logits' temperature) is multiplied by while collecting.
+        exploration_noise_max: and the last one's; linear in between.
+        exploration_base: share of the instances that have the smallest factor.
+        min_trace_weight: no return is trusted less than this for its action having been a wider policy's.
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
     """
 
@@ -179,13 +198,21 @@ class Hyperparameters(NamedTuple):
     trace_decay: Value = 0.95
     kl_target: Value = 0.1
     entropy_target: Value = 0.5
+    entropy_share: Value = 0.2
     initial_temperature: Value = 0.01
     initial_multiplier: Value = 0.01
+    temperature_rate: Value = 1.0
+    multiplier_rate: Value = 1.0
     aux_weight: Value = 1.0
     v_min: Value = 0.0
     v_max: Value = 150.0
+    sigma: Value = 0.005
     min_std: Value = 0.1
     variance_floor: Value = 1e-2
+    exploration_noise_min: Value = 1.0
+    exploration_noise_max: Value = 1.0
+    exploration_base: Value = 0.0
+    min_trace_weight: Value = 0.5
     reward_scale: Value = 1.0
 
 

@@ -160,3 +160,25 @@ def test_the_outermost_loop_of_a_function_is_found(on_path):
     body, start = outer_loop(module, train, jnp.zeros(()))
     assert body(start, None)[0] == 1.0
     assert train(jnp.zeros(()))[0] == 3.0
+
+
+def test_a_suite_is_scored_by_the_published_returns(on_path, tmp_path):
+    import json
+
+    import suite
+
+    rows = [
+        {"env_steps": 1000 * (i + 1), "eval_return": [[0.0, 2.0 * i], [400.0, 402.2]]}
+        for i in range(8)
+    ]
+    result = {"label": "base", "evaluations": rows, "settings": [{"sigma": 0.01}, {"sigma": 0.02}]}
+    for task in ("AcrobotSwingup", "PointMassEasy"):
+        (tmp_path / f"base_{task}.json").write_text(json.dumps({**result, "task": task}))
+    lines = list(suite.lines(tmp_path))
+    assert "PointMassEasy | AcrobotSwingup |" in lines[0]
+    # The last quarter of the second seed is 13 on the mean; 402.2 is the published return of the first task.
+    assert lines[2] == "| base, sigma 0.01 | 2 | 8 | 0.011 | 0.01 | 6 ± 6 | 6 ± 6 |"
+    score = (401.1 / 402.2 + 401.1 / 1000) / 2
+    assert lines[3].startswith(f"| base, sigma 0.02 | 2 | 8 | {score:.3f} | 0.40 |")
+    suite.draw(tmp_path, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000

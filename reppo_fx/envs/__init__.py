@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from .._errors import MissingExtraError, unknown_name
 from ._physics import RandomizedState
 from ._simulator import Task, require
-from .base import Environment, TimeStep, select_part
+from .base import Environment, TimeStep, action_spec, select_part
 from .brax import brax, brax_names
 from .conform import conform
 from .containment import COUNTERS, LIMIT, RESET_TRIES, believed, contain_nan
@@ -31,6 +31,7 @@ __all__ = [
     "TimeStep",
     "action_range",
     "action_repeat",
+    "action_spec",
     "auto_reset",
     "batch",
     "believed",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 # Whatever an environment needs to remember, and what it shows: arrays in any containers.
@@ -59,6 +60,8 @@ class Environment(NamedTuple):
             one that changes observations, wraps it along with `reset`.
         num_actions: `n` where actions are discrete: an action is then one int32 in `[0, n)`, of shape `[]`. None
             for a box.
+        action_mask: the part of an observation that says which of the `n` actions there are, as `select_part` names
+            it: booleans `[n]`. An action that is ruled out is never taken. None where all are always there.
     """
 
     name: str
@@ -74,6 +77,29 @@ class Environment(NamedTuple):
     action_scale: float | tuple[float, ...] = 1.0
     restart: Callable[[Array, State], tuple[State, Observation]] | None = None
     num_actions: int | None = None
+    action_mask: str | None = None
+
+
+@runtime_checkable
+class HasActions(Protocol):
+    """What says how its actions look: an environment, pure or not."""
+
+    @property
+    def action_size(self) -> int: ...
+    @property
+    def num_actions(self) -> int | None: ...
+
+
+def action_spec(world: HasActions) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one instance's action: `[d]` floats, or `[]` int32 where actions are discrete.
+
+    >>> from reppo_fx.envs import probes
+    >>> action_spec(probes.constant_reward()), action_spec(probes.bandit())
+    (ShapeDtypeStruct(shape=(1,), dtype=float32), ShapeDtypeStruct(shape=(), dtype=int32))
+    """
+    if world.num_actions is None:
+        return jax.ShapeDtypeStruct((world.action_size,), jnp.result_type(float))
+    return jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def select_part(observation: Observation, part: str) -> Observation:

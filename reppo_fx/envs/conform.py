@@ -7,7 +7,7 @@ import functools
 import operator
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Generic, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,16 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 from jaxtyping import Array, DTypeLike, PyTree
 
-from .base import Environment, Observation, State, TimeStep, _keep, select_part
+from .base import (
+    Environment,
+    HasActions,
+    Observation,
+    State,
+    TimeStep,
+    _keep,
+    action_spec,
+    select_part,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +71,8 @@ def conform(env: Environment) -> Environment:
 
     def step(state: State, action: Array) -> tuple[State, TimeStep]:
         before, state = state, jax.tree.map(lambda leaf: leaf, state)
+        if env.num_actions is not None:
+            action = _discrete_action(env.name, action)
         state, timestep = _pair(env.name, "step", "(state, TimeStep)", env.step(state, action))
         timestep = standard_timestep(env.name, timestep)
         return _as_before(env.name, "step", state, before), timestep._replace(
@@ -139,7 +150,7 @@ class _Conformed(Generic[P, R]):
 def _trace(env: Environment) -> None:
     """Everything that the checks can say, said."""
     key = jax.eval_shape(lambda: jax.random.key(0))
-    action = Spec((env.action_size,), jnp.result_type(float))
+    action = action_spec(env)
     with _note(env.name, "reset"):
         state, _ = jax.eval_shape(env.reset, key)
     with _note(env.name, "step"):
@@ -177,6 +188,7 @@ def _check_facts(env: Environment) -> None:
             raise ValueError(
                 f"{name}: {fact} is {value!r}; it must be a whole number of at least 1."
             )
+    check_discrete(env)
     scale = np.asarray(env.action_scale)
     if scale.shape not in ((), (env.action_size,)):
         raise ValueError(
@@ -190,6 +202,65 @@ def _check_facts(env: Environment) -> None:
             select_part(env.observation, part)
         except ValueError as error:
             raise ValueError(f"{name}: {fact} is {part!r}, but {error}") from None
+
+
+@runtime_checkable
+class World(HasActions, Protocol):
+    """The static facts that `check_discrete` reads, of an environment, pure or not."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def observation(self) -> PyTree[Spec]: ...
+    @property
+    def action_scale(self) -> float | tuple[float, ...]: ...
+    @property
+    def action_mask(self) -> str | None: ...
+
+
+def check_discrete(env: World) -> None:
+    """What discrete actions and their masks must be; nothing to say where there are none.
+
+    Raises:
+        ValueError: naming the fact that cannot be.
+    """
+    name, count, mask = env.name, env.num_actions, env.action_mask
+    if count is None:
+        if mask is not None:
+            raise ValueError(
+                f"{name}: action_mask is {mask!r}, but only discrete actions (num_actions) can be ruled out."
+            )
+        return
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 2:
+        raise ValueError(
+            f"{name}: num_actions is {count!r}; it must be a whole number of at least 2."
+        )
+    for fact, value in (("action_size", env.action_size), ("action_scale", env.action_scale)):
+        if np.ndim(value) or value != 1:
+            raise ValueError(
+                f"{name}: {fact} is {value!r}, but actions are discrete (num_actions is {count}); it must be 1."
+            )
+    if mask is None:
+        return
+    try:
+        part = select_part(env.observation, mask)
+    except ValueError as error:
+        raise ValueError(f"{name}: action_mask is {mask!r}, but {error}") from None
+    if not hasattr(part, "dtype") or part.dtype != jnp.bool or part.shape != (count,):
+        shown = f"{part.dtype}, {list(part.shape)}" if hasattr(part, "dtype") else _describe(part)
+        raise ValueError(
+            f"{name}: action_mask is {mask!r}, which is {shown}; it must be booleans, [{count}]."
+        )
+
+
+def _discrete_action(name: str, action: object) -> Array:
+    array = _array(name, "action", action)
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise _ContractError(
+            f"{name}: an action of {array.dtype}, {list(array.shape)}, was given; actions are discrete: one whole "
+            "number for each instance."
+        )
+    return array.astype(jnp.int32)
 
 
 def _declared(env: Environment) -> PyTree[jax.ShapeDtypeStruct]:

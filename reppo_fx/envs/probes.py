@@ -1,11 +1,11 @@
 """Probe environments: they learn in seconds, and the right answer is known in closed form.
 
-Observations and actions have one number each unless said otherwise. γ is the discount.
+Observations and actions have one number each unless said otherwise. γ is the discount, α the temperature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -104,6 +104,111 @@ def terminating_reward(length: int) -> Environment:
 def constant_cost() -> Environment:
     """Reward −1 at every step, forever: `V = −1/(1−γ)`, so that any end that pays nothing pays."""
     return _probe("constant_cost", lambda key, step: jnp.zeros(()), lambda x, t, a: -jnp.ones(()))
+
+
+def bandit(rewards: Sequence[float | int] = (0.0, 0.5, 1.0)) -> Environment:
+    """One-step episodes of discrete actions: pays `rewards[a]` where 1 is shown, and in reverse order where −1 is.
+
+    `Q(x, a)` is that, and the best policy of a temperature α has `π(a|x) ∝ exp(Q(x, a) / α)`.
+    """
+    count = len(rewards)
+
+    def reward(shown: Array, step: Array, action: Array) -> Array:
+        paid = jnp.asarray(rewards, jnp.result_type(float))
+        return paid[jnp.where(shown > 0, action, count - 1 - action)]
+
+    env = _probe("bandit", lambda key, step: _draw_sign(key), reward, length=1)
+    return env._replace(num_actions=count)
+
+
+def two_step_choice() -> Environment:
+    """Two discrete actions, twice: shows 0, then 1 or −1 for a first action of 1 or 0, then ends.
+
+    The second action pays 1 where it is 1 at 1, a half where it is 0 at −1, and else nothing: `Q(1, ·) = (0, 1)`,
+    `Q(−1, ·) = (1/2, 0)`. With `V(x) = α log Σ_a exp(Q(x, a) / α)`, which is that of the best policy with its
+    entropy, `Q(0, 1) = γ V(1)` and `Q(0, 0) = γ V(−1)`.
+    """
+
+    def reset(key: Array) -> tuple[ProbeState, Array]:
+        zero = jnp.zeros(())
+        return ProbeState(key, zero, jnp.zeros((), jnp.int32)), zero[None]
+
+    def step(state: ProbeState, action: Array) -> tuple[ProbeState, TimeStep]:
+        second = state.step > 0
+        paid = jnp.array([[0.5, 0.0], [0.0, 1.0]])[(state.shown > 0).astype(int), action]
+        shown = jnp.where(second, 0.0, jnp.where(action == 1, 1.0, -1.0))
+        timestep = TimeStep(
+            observation=shown[None],
+            next_observation=shown[None],
+            reward=jnp.where(second, paid, 0.0),
+            terminated=second,
+            truncated=jnp.asarray(False),
+            metrics={},
+        )
+        return ProbeState(state.key, shown, state.step + 1), timestep
+
+    observation = jax.ShapeDtypeStruct((1,), jnp.result_type(float))
+    return Environment(
+        "two_step_choice",
+        reset,
+        step,
+        observation,
+        action_size=1,
+        cheap_reset=True,
+        num_actions=2,
+    )
+
+
+class MaskState(NamedTuple):
+    """Key for the next mask, the mask shown, and the state within."""
+
+    key: Array
+    mask: Array
+    inner: State
+
+
+def masked(inner: Environment, price: float | int = 100.0) -> Environment:
+    """`inner` with discrete actions of which some are ruled out at every step, at random, and the others never all.
+
+    Shows `state` and `action_mask`. An action that is ruled out pays `price`, which nobody is to find out.
+    """
+    count = inner.num_actions
+    if count is None:
+        raise ValueError(f"{inner.name} has no discrete actions, so none can be ruled out.")
+
+    def draw(key: Array) -> Array:
+        some_key, one_key = jax.random.split(key)
+        one = jax.random.randint(one_key, (), 0, count)
+        return jax.random.bernoulli(some_key, 0.5, (count,)) | (jnp.arange(count) == one)
+
+    def shown(mask: Any, observation: Observation) -> dict[str, Any]:
+        return {"state": observation, "action_mask": mask}
+
+    def reset(key: Array) -> tuple[MaskState, Observation]:
+        key, mask_key, reset_key = jax.random.split(key, 3)
+        mask = draw(mask_key)
+        state, observation = inner.reset(reset_key)
+        return MaskState(key, mask, state), shown(mask, observation)
+
+    def step(state: MaskState, action: Array) -> tuple[MaskState, TimeStep]:
+        key, mask_key = jax.random.split(state.key)
+        mask = draw(mask_key)
+        after, timestep = inner.step(state.inner, action)
+        timestep = timestep._replace(
+            reward=jnp.where(state.mask[action], timestep.reward, price),
+            observation=shown(mask, timestep.observation),
+            next_observation=shown(mask, timestep.next_observation),
+        )
+        return MaskState(key, mask, after), timestep
+
+    return inner._replace(
+        name=f"masked({inner.name})",
+        reset=reset,
+        step=step,
+        observation=shown(jax.ShapeDtypeStruct((count,), jnp.bool_), inner.observation),
+        action_mask="action_mask",
+        restart=None,
+    )
 
 
 def nan_bomb(

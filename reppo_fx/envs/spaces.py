@@ -26,8 +26,9 @@ def clip_action(env: Environment, limit: float | int = 0.999) -> Environment:
     """Clip actions to `[-limit·c, limit·c]` before the environment sees them; `c` is its `action_scale`.
 
     Raises:
-        ValueError: if `limit` is not positive.
+        ValueError: if `limit` is not positive, or actions are discrete.
     """
+    _require_box(env)
     if not limit > 0:
         raise ValueError(f"limit is {limit}; it must be positive.")
     bound = limit * np.asarray(env.action_scale, float)
@@ -56,7 +57,8 @@ def action_range(
         high: upper bounds, likewise.
 
     Raises:
-        ValueError: if a bound is not finite, `low` is not below `high`, or the sizes do not match the action.
+        ValueError: if a bound is not finite, `low` is not below `high`, the sizes do not match the action, or
+            actions are discrete.
 
     >>> from reppo_fx.envs import probes
     >>> env = action_range(probes.match_observation(), 0.0, 0.5)
@@ -64,6 +66,7 @@ def action_range(
     >>> print(observation, env.step(state, jnp.array([1.0]))[1].reward)  # best action 0.5
     [1.] 1.0
     """
+    _require_box(env)
     bounds = {"low": np.asarray(low, float), "high": np.asarray(high, float)}
     for name, bound in bounds.items():
         if bound.shape not in ((), (env.action_size,)):
@@ -92,7 +95,8 @@ def flatten_observation(env: Environment) -> Environment:
 
     A part may be any containers of arrays of any rank and dtype; its leaves are raveled and joined in jax's
     order (dicts by sorted key). An observation that is one part for both and no mapping becomes the vector
-    itself; all others become a dict with a vector for each of the two names. What neither sees is left out.
+    itself; all others become a dict with a vector for each of the two names. A mask of actions stays as it is; what
+    neither sees is left out.
 
     >>> from reppo_fx.envs import probes
     >>> env = flatten_observation(probes.containers(probes.match_observation()))
@@ -100,10 +104,13 @@ def flatten_observation(env: Environment) -> Environment:
     {'privileged': (6,), 'state': (2,)}
     """
     parts = dict.fromkeys((env.actor_part, env.critic_part))
-    whole = len(parts) == 1 and not isinstance(env.observation, Mapping)
+    mask = env.action_mask
+    whole = len(parts) == 1 and mask is None and not isinstance(env.observation, Mapping)
 
     def flat(observation: Observation) -> Observation:
         vectors = {part: _vector(select_part(observation, part)) for part in parts}
+        if mask is not None:
+            vectors[mask] = select_part(observation, mask)
         return vectors[env.actor_part] if whole else vectors
 
     def reset(key: Array) -> tuple[State, Observation]:
@@ -128,6 +135,11 @@ def flatten_observation(env: Environment) -> Environment:
         restart=restart if env.restart else None,
         observation=jax.eval_shape(flat, env.observation),
     )
+
+
+def _require_box(env: Environment) -> None:
+    if env.num_actions is not None:
+        raise ValueError(f"{env.name} has {env.num_actions} discrete actions, which have no range.")
 
 
 def _vector(part: Observation) -> Array:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 from numpy.typing import NDArray
 
 T = TypeVar("T", bound="Closing")
+Actions: TypeAlias = Float[np.ndarray, "n d"] | Int[np.ndarray, " n"]
+"""Of all instances: `[num_envs, d]` in [−1, 1], or `[num_envs]` whole numbers where they are discrete."""
 
 
 class SimulatorError(RuntimeError):
@@ -74,8 +76,10 @@ class HostEnvironment(Closing, abc.ABC):
         critic_part: the part that the critic sees (may be privileged).
         metrics: names of the numbers that every step gives.
         action_scale: always 1: adapters rescale.
-        num_actions: `n` where actions are discrete: `step` then gets int32 in `[0, n)`, one per instance, `[n_envs]`.
-            None for a box.
+        num_actions: `n` where actions are discrete: `step` then gets int32 in `[0, n)`, one for each instance,
+            `[num_envs]`. None for a box.
+        action_mask: the part of an observation that says which of the `n` actions there are, as `envs.select_part`
+            names it: booleans `[n]`. None where all are always there.
     """
 
     name: str
@@ -88,6 +92,7 @@ class HostEnvironment(Closing, abc.ABC):
     metrics: tuple[str, ...] = ()
     action_scale: float = 1.0
     num_actions: int | None = None
+    action_mask: str | None = None
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
@@ -101,8 +106,8 @@ class HostEnvironment(Closing, abc.ABC):
         """
 
     @abc.abstractmethod
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
-        """One step of all instances, with actions in [−1, 1]."""
+    def step(self, action: Actions) -> HostTimeStep:
+        """One step of all instances, with actions in [−1, 1], or numbers of discrete ones."""
 
     def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:
         """Start these instances anew, now; of what it gives, only their rows mean something.
@@ -131,13 +136,13 @@ class Restarting(HostEnvironment):
     """For a simulator that does not restart by itself: give `reset`, `advance` and `restart`."""
 
     @abc.abstractmethod
-    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def advance(self, action: Actions) -> HostTimeStep:
         """One step of all instances, none of which is restarted: both observations are the successor."""
 
     @abc.abstractmethod
     def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]: ...
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         timestep = self.advance(action)
         return restarted(self, timestep, timestep.ended)
 

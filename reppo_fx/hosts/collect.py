@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .._members import over_axis
 from .._programs import keep_program
+from ..envs import action_spec
 from ..learner.learn import TrainingMetrics, learn
 from ..learner.method import Method
 from ..learner.normalizers import unchanged
@@ -77,15 +78,21 @@ def gather(
             f"{env.name} has {env.num_envs} instances, but the state was made with {list(first)} of them."
         )
     rows = _Rows(method.config.num_steps, first)
+    given = action_shape(env)
     for step in range(method.config.num_steps):
         action = act(step, observation)
-        timestep = env.step(action.reshape(env.num_envs, -1))
+        timestep = env.step(action.reshape(given))
         rows.write(step, observation, action, timestep)
         # A copy: the next call may overwrite what this one gave.
         observation = jax.tree.map(
             lambda leaf: _shaped(np.array(leaf), first), timestep.observation
         )
     return rows.transitions(), observation
+
+
+def action_shape(env: HostEnvironment) -> tuple[int, ...]:
+    """Of the actions of all members' instances, as the environment takes them: `[num_envs, d]`, or `[num_envs]`."""
+    return (env.num_envs, *action_spec(env).shape)
 
 
 class _Rows:
@@ -103,6 +110,7 @@ class _Rows:
         timestep: HostTimeStep,
     ) -> None:
         own: Any = timestep  # NumPy's arrays, where a transition says jax's
+        counted = "nonfinite" in own.metrics
         row = Transition(
             observation=observation,
             action=action,
@@ -110,7 +118,7 @@ class _Rows:
             reward=own.reward,
             terminated=own.terminated,
             truncated=own.truncated,
-            nonfinite=own.metrics.get("nonfinite", np.zeros(len(own.reward))) > 0,
+            nonfinite=own.metrics["nonfinite"] > 0 if counted else own.terminated & False,
             metrics=own.metrics,
         )
         leaves, structure = jax.tree.flatten(row)
@@ -118,7 +126,8 @@ class _Rows:
             self._structure = structure
             self._leaves = [self._blank(np.asarray(leaf)) for leaf in leaves]
         for leaf, (_, by_row) in zip(leaves, self._leaves, strict=True):
-            by_row[step] = np.reshape(leaf, by_row.shape[1:])
+            row_of = by_row[step]
+            row_of[...] = leaf if leaf.shape == row_of.shape else np.reshape(leaf, row_of.shape)
 
     def _blank(self, leaf: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """An array, and the same one with its rows in front."""
@@ -148,7 +157,7 @@ def transition_shapes(env: HostEnvironment, first: tuple[int, ...]) -> Transitio
     seen = jax.tree.map(lambda spec: of(*spec.shape, dtype=spec.dtype), env.observation)
     return Transition(
         observation=seen,
-        action=of(env.action_size),
+        action=of(*action_spec(env).shape, dtype=action_spec(env).dtype),
         next_observation=seen,
         reward=of(),
         terminated=of(dtype=np.bool_),
@@ -248,7 +257,11 @@ def _act(
         choose = lambda new, old: jnp.where(step == 0, old, new)
         statistics = jax.tree.map(choose, seen, statistics)
         policy = with_statistics(method, policy, statistics)
-    return policy.sample(keys[step], observation), statistics
+    behaviour = method.exploration.behave(
+        method.distribution, policy.at(observation), policy.hyperparameters
+    )
+    draw = method.distribution.sample(keys[step], behaviour)
+    return method.distribution.to_environment(draw.action), statistics
 
 
 def _close(

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
 from ..envs import select_part
-from .base import HostEnvironment, HostTimeStep, SimulatorError
+from ..envs.conform import check_discrete
+from .base import Actions, HostEnvironment, HostTimeStep, SimulatorError
 from .wrapper import Wrapper
 
 
@@ -35,6 +36,7 @@ class Conformed(Wrapper):
         super().__init__(env)
         _check_facts(env)
         self.observation = jax.tree.map(_canonical, env.observation)
+        self._real = jax.dtypes.canonicalize_dtype(np.float64)
         self._specs, self._structure = tree_flatten_with_path(self.observation)
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
@@ -47,7 +49,9 @@ class Conformed(Wrapper):
             observation = self.env.restart(which)
         return self._declared("the observation of restart", observation)
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
+        if self.num_actions is not None:
+            action = self._discrete(action)
         with self._failures("step"):
             timestep = self.env.step(action)
         if not isinstance(timestep, HostTimeStep):
@@ -56,14 +60,28 @@ class Conformed(Wrapper):
             )
         terminated = self._numbers("terminated", timestep.terminated) != 0
         truncated = (self._numbers("truncated", timestep.truncated) != 0) & ~terminated
+        successor = self._declared("next_observation", timestep.next_observation)
+        # Where nothing ended both are often one and the same; containment looks at what is the same once.
+        same = timestep.observation is timestep.next_observation
         return HostTimeStep(
-            self._declared("observation", timestep.observation),
-            self._declared("next_observation", timestep.next_observation),
+            successor if same else self._declared("observation", timestep.observation),
+            successor,
             self._float("reward", timestep.reward),
             terminated,
             truncated,
             self._metrics(timestep.metrics),
         )
+
+    def _discrete(self, action: object) -> NDArray[Any]:
+        array = np.asarray(action)
+        right = array.shape == (self.num_envs,) and np.issubdtype(array.dtype, np.integer)
+        if not right or array.min() < 0 or array.max() >= (self.num_actions or 0):
+            given = f"from {array.min()} to {array.max()}" if right else f"{list(array.shape)}"
+            raise ValueError(
+                f"{self.name}: actions {given} of {array.dtype} were given; they must be whole numbers from 0 to "
+                f"{(self.num_actions or 0) - 1}, one for each of {self.num_envs} instances."
+            )
+        return array.astype(np.int32, copy=False)
 
     def _metrics(self, metrics: object) -> dict[str, NDArray[Any]]:
         if not isinstance(metrics, Mapping) or set(metrics) != set(self.metrics):
@@ -74,7 +92,7 @@ class Conformed(Wrapper):
         return {name: self._float(f"metrics[{name!r}]", metrics[name]) for name in self.metrics}
 
     def _float(self, field: str, value: object) -> NDArray[Any]:
-        return self._numbers(field, value).astype(jax.dtypes.canonicalize_dtype(np.float64))
+        return self._numbers(field, value).astype(self._real)
 
     def _numbers(self, field: str, value: object) -> NDArray[Any]:
         array = np.asarray(value)
@@ -88,15 +106,12 @@ class Conformed(Wrapper):
         return array
 
     def _declared(self, field: str, observation: PyTree) -> PyTree[NDArray[Any]]:
-        given = tree_flatten_with_path(observation)[0]
-        if [path for path, _ in given] != [path for path, _ in self._specs]:
-            have, want = (
-                ", ".join(keystr(p) or "an array" for p, _ in x) for x in (given, self._specs)
-            )
-            raise ValueError(f"{self.name}: {field} has {have}; {want} was declared.")
         leaves = []
-        for (path, leaf), (_, spec) in zip(given, self._specs, strict=True):
+        for leaf, (path, spec) in zip(self._leaves(field, observation), self._specs, strict=True):
             array = np.asarray(leaf)
+            if array.dtype == spec.dtype and array.shape == (self.num_envs, *spec.shape):
+                leaves.append(array)
+                continue
             if array.shape != (self.num_envs, *spec.shape) or array.dtype.kind not in "fiub":
                 raise ValueError(
                     f"{self.name}: {field}{keystr(path)} has shape {list(array.shape)} and dtype {array.dtype}; "
@@ -105,6 +120,19 @@ class Conformed(Wrapper):
             with np.errstate(over="ignore"):  # beyond float32 is infinite, which containment sees
                 leaves.append(array.astype(spec.dtype, copy=False))
         return jax.tree.unflatten(self._structure, leaves)
+
+    def _leaves(self, field: str, observation: PyTree) -> list[Any]:
+        """In the order of what was declared; other containers of the same parts will do."""
+        flat: tuple[list[Any], Any] = jax.tree.flatten(observation)
+        leaves, structure = flat
+        if structure != self._structure:
+            given = tree_flatten_with_path(observation)[0]
+            if [path for path, _ in given] != [path for path, _ in self._specs]:
+                have, want = (
+                    ", ".join(keystr(p) or "an array" for p, _ in x) for x in (given, self._specs)
+                )
+                raise ValueError(f"{self.name}: {field} has {have}; {want} was declared.")
+        return leaves
 
     @contextmanager
     def _failures(self, what: str) -> Iterator[None]:
@@ -129,6 +157,7 @@ def _check_facts(env: HostEnvironment) -> None:
             raise ValueError(
                 f"{env.name}: {fact} is {value!r}; it must be a whole number of at least 1."
             )
+    check_discrete(env)
     length = env.episode_length
     if length is not None and (not isinstance(length, int | np.integer) or length < 1):
         raise ValueError(

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
 from .._errors import unknown_name
 from ..envs import require
-from .base import HostTimeStep, Restarting, blank
-from .spaces import Box, columns, make_reader, numbers, read_action_space
+from .base import Actions, HostTimeStep, Restarting, blank
+from .spaces import columns, is_flat, make_reader, numbers, read_action_space
 
 # What every task says of an instance besides its own numbers.
 BOOKKEEPING = ("env_id", "players", "elapsed_step", "terminated", "truncated", "reward", "discount")
@@ -33,7 +33,7 @@ def envpool(
     critic_part: str | None = None,
     **options: Any,
 ) -> EnvPool:
-    """A task of EnvPool, with actions in [−1, 1] and the true successor of every step.
+    """A task of EnvPool, with the true successor of every step; a `Box` of actions becomes [−1, 1].
 
     Observations are float vectors: a task's entries joined in its own order, which is that of `dm_control` and of
     Playground (HumanoidRun has 28 more numbers than Playground's); Playground's robots keep `state` for the actor
@@ -51,7 +51,8 @@ def envpool(
 
     Raises:
         ImportError: if EnvPool is not installed.
-        ValueError: for an unknown name, with near ones, discrete actions, or an option that it does not have.
+        ValueError: for an unknown name, with near ones, actions that are neither a `Box` nor a `Discrete`, or an
+            option that it does not have.
     """
     return EnvPool(name, n, flatten, actor_part, critic_part, options)
 
@@ -66,10 +67,12 @@ def envpool_names() -> tuple[str, ...]:
 
 
 def envpool_learnable(name: str) -> bool:
-    """Whether a task's specification can be had here, and its actions are a `Box`."""
+    """Whether a task's specification can be had here, with observations and actions that can be learned."""
     with _quiet():
         try:
-            return isinstance(_module().make_spec(name).gymnasium_action_space, Box)
+            spec = _module().make_spec(name)
+            read_action_space(name, spec.gymnasium_action_space)
+            return is_flat(spec.gymnasium_observation_space)
         except Exception:  # whatever a task of theirs lacks
             return False
 
@@ -96,10 +99,10 @@ class EnvPool(Restarting):
             raise unknown_name("EnvPool task", name, envpool_names())
         one = self._make(1, 0)
         self._range = read_action_space(name, one.action_space)
-        self.action_size = self._range.size
+        self.action_size, self.num_actions = self._range.size, self._range.num_actions
         with _quiet():
             example, _ = one.reset()
-            *_, info = one.step(self._range(np.zeros((1, self._range.size))))
+            *_, info = one.step(self._range(self._range.any(1)))
         reader = make_reader(
             name, example, flatten=flatten, actor_part=actor_part, critic_part=critic_part
         )
@@ -117,7 +120,7 @@ class EnvPool(Restarting):
             observation, info = self._pool.reset()
         return _by_instance(self._read(observation), info["env_id"])
 
-    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def advance(self, action: Actions) -> HostTimeStep:
         observation, reward, terminated, truncated, info = self._pool.step(self._range(action))
         read, own = self._read(observation), columns(info, self.metrics, self.num_envs)
         timestep = HostTimeStep(read, read, reward, terminated, truncated, own)

@@ -20,7 +20,7 @@ from ..training.assembly import episode_length_of
 from ..training.evaluate import EpisodeMetric, Episodes
 from ..training.policy import Policy
 from .base import HostEnvironment, HostTimeStep
-from .collect import programs
+from .collect import action_shape, programs
 from .conform import conform
 from .transforms import contain_nan, time_limit
 
@@ -80,10 +80,10 @@ def evaluate_policy(
         return leaf.reshape(*first, *leaf.shape[1:])
 
     sums = _Sums(env.num_envs)
-    observation = contained.reset(seed)
+    observation, given = contained.reset(seed), action_shape(env)
     for _ in range(length):
-        action = np.asarray(policy(jax.tree.map(in_shares, observation)))
-        timestep = contained.step(action.reshape(env.num_envs, -1))
+        action = policy(jax.tree.map(in_shares, observation))
+        timestep = contained.step(np.reshape(np.asarray(action), given))
         sums.add(timestep)
         if not sums.alive.any():
             break

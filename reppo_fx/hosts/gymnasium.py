@@ -6,18 +6,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
 from .._errors import unknown_name
 from ..envs import require
-from .base import HostEnvironment, HostTimeStep, Restarting
+from .base import Actions, HostEnvironment, HostTimeStep, Restarting
 from .spaces import (
-    Box,
     columns,
+    is_flat,
     leaves_in_order,
     make_reader,
     map_leaves,
@@ -35,10 +35,13 @@ def gymnasium(
     flatten: bool = True,
     actor_part: str | None = None,
     critic_part: str | None = None,
+    action_mask: str | None = None,
     metrics: tuple[str, ...] = (),
     **options: Any,
 ) -> HostEnvironment:
-    """Instances of a gymnasium environment, with actions in [−1, 1] and the true successor of every step.
+    """Instances of a gymnasium environment, with the true successor of every step.
+
+    A `Box` of actions becomes [−1, 1], a `Discrete` numbers from 0.
 
     Observations become one float vector (dicts and tuples joined, categories one-hot), or one for each of the parts
     `state` and `privileged_state` where a dict has those.
@@ -52,33 +55,36 @@ def gymnasium(
         flatten: or leave containers and shapes as they are, for networks of your own.
         actor_part: the actor's part of an observation of several.
         critic_part: the critic's.
+        action_mask: the part of a dict that says which of discrete actions there are.
         metrics: numbers of `info` to keep besides those that its first step gives (`"is_success"`, which some give
             at the end only; 0 where it is not given).
         **options: of `gymnasium.make`.
 
     Raises:
         ImportError: if gymnasium is not installed.
-        ValueError: for an unknown name, actions that are no `Box`, or a `VectorEnv` that loses the true successor.
+        ValueError: for an unknown name, actions that are neither a `Box` nor a `Discrete`, or a `VectorEnv` that
+            loses the true successor.
 
     >>> # env = gymnasium("HalfCheetah-v5"); train = make_host_train(env, config)
     """
     module = _module()
+    reading = _Reading(flatten, actor_part, critic_part, action_mask, metrics)
     if isinstance(make, module.vector.VectorEnv):
         if n is not None and n != make.num_envs:
             raise ValueError(f"n is {n}, but the VectorEnv has {make.num_envs} instances.")
-        return _ready(make, flatten, actor_part, critic_part, metrics)
+        return _ready(make, reading)
     if isinstance(make, module.Env):
         if n not in (None, 1):
             raise ValueError(
                 f"n is {n}, but one environment object cannot be {n} instances; give a function that makes one."
             )
         vector = _sync([lambda: make])
-        return _ready(vector, flatten, actor_part, critic_part, metrics)
+        return _ready(vector, reading)
     name, factory = _factory(make, options)
     size = DEFAULT_SIZE if n is None else n
     if size < 1:
         raise ValueError(f"n is {size}; at least 1 instance is needed.")
-    return _Made(factory, name, size, (flatten, actor_part, critic_part, metrics))
+    return _Made(factory, name, size, reading)
 
 
 def gymnasium_names() -> tuple[str, ...]:
@@ -91,49 +97,51 @@ def gymnasium_names() -> tuple[str, ...]:
 
 
 def gymnasium_learnable(name: str) -> bool:
-    """Whether an environment can be made here, and its actions are a `Box`."""
+    """Whether an environment can be made here, with observations and actions that can be learned."""
     with _quiet():
         try:
             env = _module().make(name)
+            env.close()
+            read_action_space(name, env.action_space)
         except Exception:  # whatever an environment of theirs lacks
             return False
-        env.close()
-        return isinstance(env.action_space, Box)
+        return is_flat(env.observation_space)
 
 
-_Arguments = tuple[bool, str | None, str | None, tuple[str, ...]]
+class _Reading(NamedTuple):
+    """How observations and `info` are read."""
+
+    flatten: bool
+    actor_part: str | None
+    critic_part: str | None
+    action_mask: str | None
+    metrics: tuple[str, ...]
 
 
 class _Vector(HostEnvironment):
     """Around a `VectorEnv`: facts and reading."""
 
-    def __init__(
-        self,
-        name: str,
-        vector: Any,
-        flatten: bool,
-        actor_part: str | None,
-        critic_part: str | None,
-        metrics: tuple[str, ...],
-    ) -> None:
+    def __init__(self, name: str, vector: Any, reading: _Reading) -> None:
         self._vector, self.name, self.num_envs = vector, name, int(vector.num_envs)
         self._range = read_action_space(name, vector.single_action_space)
-        self.action_size = self._range.size
+        self.action_size, self.num_actions = self._range.size, self._range.num_actions
         with _quiet():
             example, _ = vector.reset(seed=0)
-            *_, info = vector.step(self._range(np.zeros((self.num_envs, self._range.size))))
+            *_, info = vector.step(self._range(self._range.any(self.num_envs)))
         reader = make_reader(
             name,
             example,
-            flatten=flatten,
-            actor_part=actor_part,
-            critic_part=critic_part,
+            flatten=reading.flatten,
+            actor_part=reading.actor_part,
+            critic_part=reading.critic_part,
+            action_mask=reading.action_mask,
             categories=_categories(vector.single_observation_space),
         )
         self._read, self.observation = reader.read, reader.observation
         self.actor_part, self.critic_part = reader.actor_part, reader.critic_part
+        self.action_mask = reader.action_mask
         found = [key for key in numbers(info, self.num_envs) if not key.startswith("_")]
-        self.metrics = tuple(dict.fromkeys((*found, *metrics)))
+        self.metrics = tuple(dict.fromkeys((*found, *reading.metrics)))
         self.episode_length = _time_limit(vector)
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
@@ -148,7 +156,7 @@ class _Vector(HostEnvironment):
 class _Disabled(_Vector, Restarting):
     """A `VectorEnv` that does not restart by itself."""
 
-    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def advance(self, action: Actions) -> HostTimeStep:
         observation, reward, terminated, truncated, info = self._vector.step(self._range(action))
         read = self._read(observation)
         own = columns(info, self.metrics, self.num_envs)
@@ -163,7 +171,7 @@ class _Disabled(_Vector, Restarting):
 class _SameStep(_Vector):
     """A `VectorEnv` that restarts in the step that ends an episode, and keeps the successor in `info`."""
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         observation, reward, terminated, truncated, info = self._vector.step(self._range(action))
         ended = np.asarray(terminated) | np.asarray(truncated)
         own = columns(info, self.metrics, self.num_envs)
@@ -197,11 +205,9 @@ class _SameStep(_Vector):
 class _Made(_Disabled):
     """A `SyncVectorEnv` of one factory, which can be made in any size; made when it is first started."""
 
-    def __init__(
-        self, factory: Callable[[], Any], name: str, n: int, arguments: _Arguments
-    ) -> None:
-        self._factory, self._arguments = factory, arguments
-        super().__init__(name, self._make(1), *arguments)
+    def __init__(self, factory: Callable[[], Any], name: str, n: int, reading: _Reading) -> None:
+        self._factory, self._reading = factory, reading
+        super().__init__(name, self._make(1), reading)
         self._vector.close()
         self._vector, self.num_envs = None, n
 
@@ -211,7 +217,7 @@ class _Made(_Disabled):
         return super().reset(seed)
 
     def sized(self, num_envs: int) -> HostEnvironment:
-        return _Made(self._factory, self.name, num_envs, self._arguments)
+        return _Made(self._factory, self.name, num_envs, self._reading)
 
     def close(self) -> None:
         if self._vector is not None:
@@ -228,7 +234,7 @@ def _sync(factories: list[Callable[[], Any]]) -> Any:
         return vector.SyncVectorEnv(factories, autoreset_mode=vector.AutoresetMode.DISABLED)
 
 
-def _ready(vector: Any, *arguments: Any) -> HostEnvironment:
+def _ready(vector: Any, reading: _Reading) -> HostEnvironment:
     modes = _module().vector.AutoresetMode
     mode = vector.metadata.get("autoreset_mode")
     name = str(getattr(getattr(vector, "spec", None), "id", None) or type(vector).__name__)
@@ -239,7 +245,7 @@ def _ready(vector: Any, *arguments: Any) -> HostEnvironment:
             f"{name} {found}, which adds a step of no meaning between episodes and leaves the true successor to "
             "guesswork; make it with autoreset_mode=AutoresetMode.SAME_STEP or AutoresetMode.DISABLED."
         )
-    return kinds[mode](name, vector, *arguments)
+    return kinds[mode](name, vector, reading)
 
 
 def _factory(make: object, options: Mapping[str, Any]) -> tuple[str, Callable[[], Any]]:

@@ -22,7 +22,7 @@ from .spaces import (
     make_reader,
     map_leaves,
     numbers,
-    read_action_space,
+    read_box,
 )
 
 # What groups of observations are called, by Isaac Lab and by mjlab.
@@ -105,7 +105,7 @@ class _Lab(HostEnvironment):
     ) -> None:
         self._env, self._base, self.name = env, base, _name(env, base)
         self.num_envs = int(base.num_envs)
-        self._range = read_action_space(self.name, _described(base.single_action_space))
+        self._range = read_box(self.name, _described(base.single_action_space))
         self.action_size = self._range.size
         self._scale = _checked_scale(self.name, self._range, action_scale)
         length = int(base.max_episode_length)

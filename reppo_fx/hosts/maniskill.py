@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .._errors import unknown_name
 from .base import HostTimeStep, Restarting
 from .maniskill_build import Simulation, Task, built, package, registered
-from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_action_space
+from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_box
 
 DEFAULT_SIZE = 8
 Success = Literal["terminate", "truncate", "continue"]
@@ -123,7 +123,7 @@ class ManiSkill(Restarting):
                 f"{self.name} rebuilds its scene (reconfiguration_freq is {rebuilt}), which cannot be done for "
                 "single instances of one simulation; give reconfiguration_freq=0."
             )
-        self._range = read_action_space(self.name, simulation.single_action_space)
+        self._range = read_box(self.name, simulation.single_action_space)
         self.action_size = self._range.size
         observation, info = _first_step(self._task, simulation, self._range, self._each)
         reader = make_reader(self.name, observation)

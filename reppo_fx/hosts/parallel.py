@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
-from .base import HostEnvironment, HostTimeStep, SimulatorError, blank
+from .base import Actions, HostEnvironment, HostTimeStep, SimulatorError, blank
 from .gymnasium import gymnasium
 from .wrapper import FACTS
 
@@ -79,7 +79,7 @@ class Parallel(HostEnvironment):
             seeds = [int(word) & LARGEST_SEED for word in drawn]
         return _joined(self._call("reset", seeds))
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         joined: HostTimeStep = _joined(self._call("step", np.split(action, self._ends)))
         return joined
 

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, PyTree
 from numpy.typing import NDArray
 
-from ..envs import Environment, TimeStep, action_range, batch
+from ..envs import Environment, TimeStep, action_range, action_spec, batch
 from ..envs import conform as conform_pure
-from .base import HostTimeStep, Restarting
+from .base import Actions, HostTimeStep, Restarting
 
 
 def pure(env: Environment, num_envs: int) -> PureHost:
@@ -46,12 +46,14 @@ class PureHost(Restarting):
         self.observation, self.action_size = env.observation, env.action_size
         self.episode_length = env.episode_length
         self.actor_part, self.critic_part = env.actor_part, env.critic_part
+        self.num_actions, self.action_mask = env.num_actions, env.action_mask
         batched = batch(env)
         self._reset = jax.jit(lambda key: batched.reset(jax.random.split(key, num_envs)))
         self._step, self._merge = jax.jit(batched.step), jax.jit(_merge)
         self._key = jax.random.key(0)
         self._state, _ = jax.eval_shape(self._reset, self._key)
-        action = jax.ShapeDtypeStruct((num_envs, env.action_size), jnp.result_type(float))
+        spec = action_spec(env)
+        action = jax.ShapeDtypeStruct((num_envs, *spec.shape), spec.dtype)
         _, timestep = jax.eval_shape(self._step, self._state, action)
         self.metrics = tuple(timestep.metrics)
 
@@ -61,8 +63,8 @@ class PureHost(Restarting):
         self._state, observation = self._reset(self._next_key())
         return _arrays(observation)
 
-    def advance(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
-        action = np.asarray(action, jnp.result_type(float))
+    def advance(self, action: Actions) -> HostTimeStep:
+        action = np.asarray(action, action_spec(self).dtype)
         self._state, timestep = self._step(self._state, action)
         own: TimeStep = _arrays(timestep)
         return HostTimeStep(**own._asdict())

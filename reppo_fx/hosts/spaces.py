@@ -1,4 +1,4 @@
-"""What adapters share: a simulator's spaces become flat float vectors, and actions in [−1, 1] become its own."""
+"""What adapters share: a simulator's spaces become flat float vectors, and our actions become its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, Int, PyTree
 from numpy.typing import DTypeLike, NDArray
 
 from ..envs import select_part
 
 PARTS = ("state", "privileged_state")
+
+
+@runtime_checkable
+class ActionSpace(Protocol):
+    """How a simulator's actions are had from ours."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def num_actions(self) -> int | None: ...
+    def __call__(self, action: NDArray[Any]) -> NDArray[Any]: ...
+    def any(self, num_envs: int) -> NDArray[Any]:
+        """Some action of ours for every instance, to try a step with."""
 
 
 @runtime_checkable
@@ -47,6 +60,14 @@ class ActionRange(NamedTuple):
         """`d`."""
         return len(self.low)
 
+    @property
+    def num_actions(self) -> None:
+        """There is no number of them."""
+
+    def any(self, num_envs: int) -> NDArray[Any]:
+        """Zeros."""
+        return np.zeros((num_envs, self.size))
+
     def __call__(self, action: Float[np.ndarray, "n d"]) -> NDArray[Any]:
         """`[n, d]` in [−1, 1] to `[n, *shape]` as the simulator has it."""
         own = np.asarray(action, np.float64)
@@ -57,16 +78,61 @@ class ActionRange(NamedTuple):
         return whole
 
 
-def read_action_space(name: str, space: object) -> ActionRange:
+class Choices(NamedTuple):
+    """A simulator's numbers of actions for ours, which begin with 0.
+
+    Attributes:
+        num_actions: how many there are.
+        start: the first one's number.
+        dtype: of it.
+    """
+
+    num_actions: int
+    start: int
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """An action is one number."""
+        return 1
+
+    def any(self, num_envs: int) -> NDArray[Any]:
+        """The first action."""
+        return np.zeros(num_envs, np.int32)
+
+    def __call__(self, action: Int[np.ndarray, " n"]) -> NDArray[Any]:
+        """`[n]` from 0 to `[n]` as the simulator has them."""
+        own: NDArray[Any] = (np.asarray(action) + self.start).astype(self.dtype)
+        return own
+
+
+def read_action_space(name: str, space: object) -> ActionSpace:
+    """What a `Box` or a `Discrete` of one instance takes.
+
+    Raises:
+        ValueError: for any other space, an empty box, and less than two actions.
+    """
+    count = getattr(space, "n", None)
+    # Several yes-or-no actions have an `n`, too, and a shape.
+    if count is None or getattr(space, "shape", ()) != () or isinstance(space, Box):
+        return read_box(name, space)
+    if int(count) < 2:
+        raise ValueError(f"{name} has a single action ({space!r}); there is nothing to choose.")
+    dtype = np.dtype(getattr(space, "dtype", None) or np.int64)
+    return Choices(int(count), int(getattr(space, "start", 0)), dtype)
+
+
+def read_box(name: str, space: object) -> ActionRange:
     """The range of a `Box` for one instance.
 
     Raises:
         ValueError: for any other space, and for a box that is empty.
     """
     if not isinstance(space, Box):
-        what = "discrete actions" if hasattr(space, "n") else f"actions in {space!r}"
+        what = "discrete actions" if hasattr(space, "n") else "actions"
         raise ValueError(
-            f"{name} has {what} ({space!r}); so far only continuous ones are learned: a Box of one or more numbers."
+            f"{name} has {what} in {space!r}; what can be learned is a Box of one or more numbers, or, of "
+            "gymnasium and EnvPool, a Discrete."
         )
     low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
     if not low.size or not (low < high).all():
@@ -94,12 +160,14 @@ class Reader(NamedTuple):
         observation: of one instance, after it.
         actor_part: that the actor sees.
         critic_part: that the critic sees.
+        action_mask: that says which actions there are, if any does.
     """
 
     read: Callable[[PyTree], PyTree[NDArray[Any]]]
     observation: PyTree[jax.ShapeDtypeStruct]
     actor_part: str
     critic_part: str
+    action_mask: str | None = None
 
 
 def make_reader(
@@ -109,6 +177,7 @@ def make_reader(
     flatten: bool = True,
     actor_part: str | None = None,
     critic_part: str | None = None,
+    action_mask: str | None = None,
     categories: Mapping[str, tuple[int, int]] | None = None,
 ) -> Reader:
     """Read observations like this one.
@@ -123,6 +192,8 @@ def make_reader(
         flatten: or leave containers and shapes as they are, for networks of one's own.
         actor_part: its name.
         critic_part: its name.
+        action_mask: the part that says which discrete actions there are; it becomes booleans beside the others.
+            Where no parts are named it is in the vector of the whole (`"state"`), too, as numbers.
         categories: for leaves that are one of several categories (path as `a.b.0`; `""` is the whole), the first
             one's number and how many there are: flattened, they become one-hot vectors.
 
@@ -146,10 +217,33 @@ def make_reader(
             "named parts."
         )
     read = _flat(name, example, parts, categories or {}) if flatten else _as_it_is
+    if action_mask is not None:
+        read = _with_mask(name, read, example, action_mask)
     seen = read(example)
     specs = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), seen)
     names = parts or {"actor": PARTS[0], "critic": PARTS[0]}
-    return Reader(read, specs, names["actor"], names["critic"])
+    return Reader(read, specs, names["actor"], names["critic"], action_mask)
+
+
+def _with_mask(
+    name: str, read: Callable[[PyTree], PyTree[NDArray[Any]]], example: PyTree, part: str
+) -> Callable[[PyTree], PyTree[NDArray[Any]]]:
+    """What is read, in a dict with the mask as booleans."""
+    if not isinstance(example, Mapping):
+        raise ValueError(
+            f"{name}: action_mask is {part!r}, but the observation has no named parts."
+        )
+    try:
+        select_part(example, part)
+    except ValueError as error:
+        raise ValueError(f"{name}: action_mask is {part!r}, but {error}") from None
+
+    def both(observation: PyTree) -> PyTree[NDArray[Any]]:
+        own = read(observation)
+        parts = own if isinstance(own, Mapping) else {PARTS[0]: own}
+        return {**parts, part: np.asarray(select_part(observation, part)) != 0}
+
+    return both
 
 
 def _flat(
@@ -279,3 +373,12 @@ def columns(
         name: np.array(found[name], _real()) if name in found else np.zeros(num_envs, _real())
         for name in names
     }
+
+
+def is_flat(space: Any) -> bool:
+    """Whether a space of observations is of numbers and vectors alone, which networks of ours can see."""
+    inner = getattr(space, "spaces", None)
+    if inner is not None:
+        return all(map(is_flat, inner.values() if isinstance(inner, Mapping) else inner))
+    shape = getattr(space, "shape", None)
+    return shape is not None and len(shape) <= 1

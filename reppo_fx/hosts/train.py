@@ -26,6 +26,7 @@ from ..learner.state import KeyStreams, TrainState, key_streams
 from ..learner.values import ValueFunction
 from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..training.assembly import episode_length_of, fields_of, make_method
+from ..training.diagnosis import warn_of_findings
 from ..training.evaluate import Episodes
 from ..training.iteration import first_state, start_keys
 from ..training.train import Metrics, metrics_of, warn_of_sizes
@@ -66,7 +67,9 @@ class HostTrain(Method, Closing):
             state, row = self.round(state, count)
             rows.append(row)
         axis = state.iteration.ndim
-        return state, jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *rows)
+        metrics: Metrics = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *rows)
+        warn_of_findings(metrics, state.hyperparameters)
+        return state, metrics
 
     def init(self, key: Array, hyperparameters: Hyperparameters | None = None) -> TrainState:
         """Fresh networks and statistics, and the simulator started anew.

@@ -10,7 +10,7 @@ from jaxtyping import Float, PyTree
 from numpy.typing import NDArray
 
 from ..envs import COUNTERS, LIMIT, RESET_TRIES, believed
-from .base import HostEnvironment, HostTimeStep, choose, restarted
+from .base import Actions, HostEnvironment, HostTimeStep, choose, restarted
 from .conform import conform
 from .wrapper import Wrapper
 
@@ -73,7 +73,7 @@ class _TimeLimit(Wrapper):
         self._age = np.where(which, 0, self._age)
         return self.env.restart(which)
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         timestep = self.env.step(action)
         self._age = self._age + 1
         ended = timestep.ended
@@ -124,7 +124,7 @@ class _Contained(Wrapper):
     def restart(self, which: Mask) -> Observation:
         return self._started(which, choose(which, self.env.restart(which), self._last))
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         timestep = self.env.step(action)
         if self._is_plain(timestep):
             self._last = jax.tree.map(np.array, timestep.observation)
@@ -245,7 +245,7 @@ class _ActionRepeat(Wrapper):
     def again(self, env: HostEnvironment) -> HostEnvironment:
         return _ActionRepeat(env, self._n)
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         total: HostTimeStep = jax.tree.map(np.array, self.env.step(action))
         taken = np.ones(self.num_envs)
         early = np.zeros(self.num_envs, bool)

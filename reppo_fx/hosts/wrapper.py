@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
-from .base import HostEnvironment, HostTimeStep
+from .base import Actions, HostEnvironment, HostTimeStep
 
 FACTS = (
     "name",
@@ -21,6 +21,7 @@ FACTS = (
     "metrics",
     "action_scale",
     "num_actions",
+    "action_mask",
 )
 
 
@@ -39,7 +40,7 @@ class Wrapper(HostEnvironment):
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
         return self.env.reset(seed)
 
-    def step(self, action: Float[np.ndarray, "n d"]) -> HostTimeStep:
+    def step(self, action: Actions) -> HostTimeStep:
         return self.env.step(action)
 
     def restart(self, which: Bool[np.ndarray, " n"]) -> PyTree[NDArray[Any]]:

@@ -26,6 +26,10 @@ class AuxiliaryTask(NamedTuple):
 
 
 def _predict_successor(output: CriticOutput, batch: Batch) -> Float[Array, "*batch"]:
+    if output.predicted_embedding is None or output.predicted_reward is None:
+        raise ValueError(
+            "the critic predicts no successor; give self_prediction=False in the Config, or predictions."
+        )
     return self_prediction_loss(
         output.predicted_embedding,
         batch.auxiliary,

@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 class Successor(NamedTuple):
-    """At the true successor: value, log-density of the sampled action, embedding of it."""
+    """At the true successor: value, log-density of the next action (sampled or its mean), embedding."""
 
     value: Float[Array, "*batch"]
     log_prob: Float[Array, "*batch"]

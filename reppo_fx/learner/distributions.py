@@ -1,23 +1,12 @@
-"""What an actor's outputs mean: one bundle of functions. No other file knows that a policy is a tanh-normal."""
+"""What an actor's outputs mean: one bundle of functions. Beyond those who make one, nobody knows which it is."""
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from ..ops import (
-    tanh_normal_entropy,
-    tanh_normal_kl,
-    tanh_normal_kl_sampled,
-    tanh_normal_log_prob,
-    tanh_normal_mode,
-    tanh_normal_sample,
-)
 from ..settings import Hyperparameters
 
 
@@ -64,7 +53,7 @@ class SampledKL(Protocol):
 
 
 class Distribution(NamedTuple):
-    """A family of policies for one action space. A *policy* is a PyTree of parameters, one entry per state.
+    """A family of policies for one kind of action. A *policy* is a PyTree of parameters, one entry per state.
 
     Attributes:
         num_outputs: numbers that the actor gives per state.
@@ -76,7 +65,11 @@ class Distribution(NamedTuple):
         entropy: `(key, policy, num_samples) -> H`, in nats.
         mode: `policy -> action`, for evaluation.
         to_environment: `action -> action` that the environment (and the critic after it) gets.
-        target_entropy: `entropy_target -> H_target` in nats for the whole action.
+        target_entropy: `(hyperparameters, policy) -> H_target` in nats for the whole action, mean over the states.
+        logits: `policy -> [*batch, n]`, unnormalized log-probabilities of every action, where they can be listed:
+            then values, objectives and KL are exact sums. None where they cannot.
+        widen: `(policy, number of instances -> scales) -> policy` with that much more spread in each instance
+            (the last axis of states); none where that has no meaning.
     """
 
     num_outputs: int
@@ -88,100 +81,6 @@ class Distribution(NamedTuple):
     entropy: Callable[[Array, PyTree[Array], int], Float[Array, "*batch"]]
     mode: Callable[[PyTree[Array]], PyTree[Array]]
     to_environment: Callable[[PyTree[Array]], PyTree[Array]]
-    target_entropy: Callable[[ScalarLike], ScalarLike]
-
-
-class TanhNormal(NamedTuple):
-    """Parameters of `u ~ Normal(mean, std)`; the action is `c·tanh(u)`."""
-
-    mean: Float[Array, "*batch d"]
-    std: Float[Array, "*batch d"]
-
-
-@functools.cache
-def tanh_normal(
-    action_size: int, scale: float | tuple[float, ...] = 1.0, limit: float = 0.999
-) -> Distribution:
-    """Squashed diagonal normal on `[-c, c]^d`: `a = c·tanh(u)`, `log π(a) = log π(tanh u) − Σ log c`.
-
-    The actor gives mean and log standard deviation, `std = exp(log_std) + min_std`. The target entropy is
-    `−entropy_target·d + Σ log c`, so that a policy in other units of action has the same constraint. tanh and the
-    factor are bijections, so the KL is that of the normals. The same arguments give the same bundle.
-
-    Args:
-        action_size: `d`.
-        scale: `c`, for all entries or one each.
-        limit: the environment gets actions clipped to this share of `c`.
-
-    Returns:
-        The bundle.
-
-    Raises:
-        ValueError: if `action_size < 1`, a scale is not positive, there are not `d` of them, or the limit is not in
-            (0, 1].
-
-    >>> import jax
-    >>> from reppo_fx import Hyperparameters
-    >>> d = tanh_normal(2, scale=(1.0, 3.0))
-    >>> policy = d.policy(jnp.zeros((5, d.num_outputs)), Hyperparameters(min_std=0.0))
-    >>> draw = d.sample(jax.random.key(0), policy)
-    >>> draw.action.shape, draw.log_prob.shape, bool((abs(draw.action) < jnp.array([1.0, 3.0])).all())
-    ((5, 2), (5,), True)
-    """
-    factors = (float(scale),) * action_size if isinstance(scale, int | float) else tuple(scale)
-    _check_range(action_size, factors, limit)
-    log_volume = math.fsum(map(math.log, factors))
-
-    def policy(outputs: Array, hp: Hyperparameters) -> TanhNormal:
-        mean, log_std = jnp.split(outputs, 2, axis=-1)
-        return TanhNormal(mean, jnp.exp(log_std) + hp.min_std)
-
-    def range_of(x: Array) -> Array | float:
-        """`c` for the ops, which leave it out where it is 1."""
-        return 1.0 if set(factors) == {1.0} else jnp.asarray(factors, x.dtype)
-
-    def sample(key: Array, policy: TanhNormal) -> PolicySample:
-        action, latent, log_prob = tanh_normal_sample(key, *policy, scale=range_of(policy.mean))
-        return PolicySample(action, log_prob, latent)
-
-    def log_prob(policy: TanhNormal, action: Array, latent: Array | None = None) -> Array:
-        known = {"action": action} if latent is None else {"pre_tanh": latent}
-        return tanh_normal_log_prob(*policy, **known, scale=range_of(policy.mean))
-
-    def entropy(key: Array, policy: TanhNormal, num_samples: int) -> Array:
-        return tanh_normal_entropy(
-            key, *policy, num_samples=num_samples, scale=range_of(policy.mean)
-        )
-
-    def kl_sampled(
-        key: Array, old: TanhNormal, new: TanhNormal, *, num_samples: int, clip: float | None = None
-    ) -> Array:
-        return tanh_normal_kl_sampled(key, *old, *new, num_samples=num_samples, clip=clip)
-
-    def to_environment(action: Array) -> Array:
-        largest = limit * jnp.asarray(factors, action.dtype)
-        return jnp.clip(action, -largest, largest)
-
-    return Distribution(
-        num_outputs=2 * action_size,
-        policy=policy,
-        sample=sample,
-        log_prob=log_prob,
-        kl=lambda old, new: tanh_normal_kl(*old, *new),
-        kl_sampled=kl_sampled,
-        entropy=entropy,
-        mode=lambda policy: tanh_normal_mode(policy.mean, range_of(policy.mean)),
-        to_environment=to_environment,
-        target_entropy=lambda per_dimension: log_volume - per_dimension * action_size,
-    )
-
-
-def _check_range(action_size: int, factors: tuple[float, ...], limit: float) -> None:
-    if action_size < 1:
-        raise ValueError(f"action_size is {action_size}; at least 1 is needed.")
-    if len(factors) != action_size:
-        raise ValueError(f"scale has {len(factors)} entries; an action has {action_size}.")
-    if not all(factor > 0 and math.isfinite(factor) for factor in factors):
-        raise ValueError(f"scale is {factors}; every entry must be positive and finite.")
-    if not 0.0 < limit <= 1.0:
-        raise ValueError(f"action_limit is {limit}; it must be in (0, 1].")
+    target_entropy: Callable[[Hyperparameters, PyTree[Array]], ScalarLike]
+    logits: Callable[[PyTree[Array]], Float[Array, "*batch n"]] | None = None
+    widen: Callable[[PyTree[Array], Callable[[int], Array]], PyTree[Array]] | None = None

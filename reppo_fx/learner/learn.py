@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .batch import Batch
 from .method import Method
 from .rollout import Rollout
 from .state import TrainState
@@ -22,6 +23,10 @@ class TrainingMetrics(NamedTuple):
         learner: of the gradient steps.
         reward: mean reward per step, as the environment gives it.
         target: mean target, in scaled reward.
+        value_bias: mean of `Q(x, a) − G` at the first row of the rollout, before learning from it: how much more
+            the critic promised than the λ-returns that followed, in scaled reward.
+        outside: share of targets that the critic's outputs cannot hold, and that are cut to what they can.
+        unit: what one unit of scaled reward is worth in rewards of the environment.
         nonfinite: environment steps and resets that were not finite and were contained, so far.
         skipped_updates: gradient steps that were dropped for not being finite, so far.
         diverged_at: environment steps when the first one was dropped; −1 never.
@@ -31,6 +36,9 @@ class TrainingMetrics(NamedTuple):
     learner: LearnerMetrics
     reward: Float[Array, ""]
     target: Float[Array, ""]
+    value_bias: Float[Array, ""]
+    outside: Float[Array, ""]
+    unit: Float[Array, ""]
     nonfinite: Int[Array, ""]
     skipped_updates: Int[Array, ""]
     diverged_at: Float[Array, ""]
@@ -51,17 +59,31 @@ def learn(
         The new state, and what a person looks at.
     """
     batch = make_batch(method, state, rollout)
+    bias = value_bias(method, state, batch)
     state, metrics = update(method, state, batch)
-    transitions = rollout.transitions
+    hp, values, transitions = state.hyperparameters, state.learner.values, rollout.transitions
+    outside = method.value_function.outside(batch.target, hp, values)
     return state, TrainingMetrics(
         learner=metrics,
         reward=jnp.mean(transitions.reward),
         target=jnp.mean(batch.target),
+        value_bias=bias,
+        outside=jnp.mean(jnp.where(outside & batch.counts, 1.0, 0.0)),
+        unit=jnp.asarray(method.value_function.unit(values) / hp.reward_scale),
         nonfinite=state.nonfinite,
         skipped_updates=state.learner.skipped_updates,
         diverged_at=jnp.where(state.diverged_at < 0, -1.0, env_steps(method, state.diverged_at)),
         env=jax.tree.map(jnp.mean, transitions.metrics),
     )
+
+
+def value_bias(method: Method, state: TrainState, batch: Batch) -> Float[Array, ""]:
+    """Mean of `Q(x, a) − G` over the first row of a batch, whose targets hold the most real rewards."""
+    first = jax.tree.map(lambda leaf: leaf[0], batch)
+    output = state.learner.networks.critic(first.critic_observation, first.action)
+    values = state.learner.values
+    value = method.value_function.value(output.outputs, state.hyperparameters, values)
+    return jnp.mean(jnp.where(first.counts, value - first.target, 0.0))
 
 
 def env_steps(method: Method, iterations: Int[Array, ""]) -> Float[Array, ""]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -15,6 +15,8 @@ from ..settings import Config, Hyperparameters
 from .auxiliary import AuxiliaryTask
 from .batch import Batch, Successor
 from .distributions import Distribution
+from .exploration import Exploration
+from .masks import without_mask
 from .networks import ActorNetwork, MakeNetworks, Networks
 from .normalizers import Normalizer
 from .objectives import ActorObjective
@@ -24,6 +26,22 @@ from .values import ValueFunction
 
 MakeOptimizer = Callable[[Hyperparameters, Config], optax.GradientTransformation]
 Part = Callable[[PyTree[Array]], PyTree[Array]]
+AddMask = Callable[[PyTree[Array], PyTree], PyTree[Array]]
+"""`(actor's part, normalized; whole observation as the environment gives it) -> what the actor sees`."""
+
+
+@runtime_checkable
+class StateValue(Protocol):
+    """Values of states with any leading axes, from what actor and critic see of them."""
+
+    def __call__(
+        self,
+        method: Method,
+        state: TrainState,
+        key: Array,
+        inputs: tuple[PyTree[Array], PyTree[Array]],
+        num_samples: int,
+    ) -> Successor: ...
 
 
 class Constraint(NamedTuple):
@@ -63,6 +81,8 @@ class Method:
         value_function: what the critic's outputs mean.
         auxiliary: what else the critic predicts.
         objective: a minibatch -> one actor loss per state.
+        exploration: how the policy behaves while it collects.
+        state_value: `(method, state, key, inputs, num_samples) -> Successor`, values of states.
         advantages: `(method, state, rollout, successor) -> advantages`, or none where the objective needs none.
         counts: `transitions -> rows` that the critic learns from.
         normalizer: of observations.
@@ -74,6 +94,7 @@ class Method:
         actor_part: the actor's part of an observation.
         critic_part: the critic's part.
         actor_part_name: what that part is called.
+        with_mask: puts the mask of actions beside the actor's part, where there is one.
         place: where a minibatch goes; `spread_environments` lays it over devices.
     """
 
@@ -83,6 +104,8 @@ class Method:
     value_function: ValueFunction
     auxiliary: AuxiliaryTask
     objective: ActorObjective
+    exploration: Exploration
+    state_value: StateValue
     advantages: Callable[[Method, TrainState, Rollout, Successor], Float[Array, "*batch"] | None]
     counts: Callable[[Transition], Bool[Array, "*batch"]]
     normalizer: Normalizer
@@ -94,6 +117,7 @@ class Method:
     actor_part: Part
     critic_part: Part
     actor_part_name: str
+    with_mask: AddMask = without_mask
     place: Callable[[Batch], Batch] = in_place
 
 
@@ -103,15 +127,16 @@ def network_inputs(
     statistics: RunningStatistics,
     observation: PyTree[Array],
 ) -> tuple[PyTree[Array], PyTree[Array]]:
-    """The actor's and the critic's part of an observation, normalized.
+    """The actor's and the critic's part of an observation, normalized; with the actor's the mask, as it is.
 
     Statistics may have a leading axis `[T]`, as those of a rollout may.
     """
     normalize = method.normalizer.normalize
     if statistics.count.ndim:
         normalize = jax.vmap(normalize, in_axes=(0, 0, None))
-    observation = normalize(statistics, observation, hyperparameters.variance_floor)
-    return method.actor_part(observation), method.critic_part(observation)
+    normalized = normalize(statistics, observation, hyperparameters.variance_floor)
+    actor_input = method.with_mask(method.actor_part(normalized), observation)
+    return actor_input, method.critic_part(normalized)
 
 
 def policy_of(

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from ..settings import Config, Hyperparameters
 from .values import ValueFunction
@@ -96,12 +96,16 @@ class Actor(eqx.Module):
 
 
 class CriticOutput(NamedTuple):
-    """What the critic says about `(x, a)`; `outputs` are logits or a scalar, read by a `ValueFunction`."""
+    """What the critic says about `(x, a)`; `outputs` are logits or a scalar, read by a `ValueFunction`.
 
-    outputs: Float[Array, "*batch outputs"]
+    Where it was asked about all actions at once, `outputs` have an axis of them before their own, and nothing is
+    predicted.
+    """
+
+    outputs: Float[Array, "*batch outputs"] | Float[Array, "*batch n outputs"]
     embedding: Float[Array, "*batch width"]
-    predicted_embedding: Float[Array, "*batch width"]
-    predicted_reward: Float[Array, "*batch"]
+    predicted_embedding: Float[Array, "*batch width"] | None
+    predicted_reward: Float[Array, "*batch"] | None
 
 
 class Critic(eqx.Module):
@@ -139,13 +143,72 @@ class Critic(eqx.Module):
     ) -> CriticOutput:
         embedding = self.encoder(jnp.concatenate([observation, action], axis=-1))
         features = jax.nn.silu(embedding)
-        outputs = self.head(features)
-        if self.offset is not None:
-            offset = self.offset if self.trainable_offset else jax.lax.stop_gradient(self.offset)
-            # Behind the factor, a trained offset moves 40 times faster than a bias would.
-            outputs = outputs + OFFSET_SCALE * offset
+        outputs = _with_offset(self.head(features), self.offset, self.trainable_offset)
         prediction = self.predictor(features)
         return CriticOutput(outputs, embedding, prediction[..., :-1], prediction[..., -1])
+
+
+class DiscreteCritic(eqx.Module):
+    """A critic of `n` actions: `z = encoder(x)`, value outputs of all of them from `head(silu(z))`.
+
+    Asked about an action, it picks that one's outputs, and predicts from `predictor(silu(z), one-hot a)`; about
+    none, it gives the outputs of all. They share the start offset, so that the level of all values moves as one.
+    """
+
+    encoder: MLP
+    head: MLP
+    predictor: MLP
+    offset: Float[Array, " outputs"] | None
+    trainable_offset: bool = eqx.field(static=True)
+    num_actions: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        key: Key[Array, ""],
+        observation_size: int,
+        num_actions: int,
+        num_outputs: int,
+        width: int = 512,
+        depths: tuple[int, int, int] = (2, 2, 2),
+        norm: str = "rms",
+        offset: Float[Array, " outputs"] | None = None,
+        trainable_offset: bool = True,
+    ) -> None:
+        encoder_key, head_key, predictor_key = jax.random.split(key, 3)
+        encoder_depth, head_depth, predictor_depth = depths
+        self.encoder = MLP(encoder_key, observation_size, width, width, encoder_depth, norm)
+        self.head = MLP(head_key, width, num_actions * num_outputs, width, head_depth, norm)
+        predicted = width + 1
+        self.predictor = MLP(
+            predictor_key, width + num_actions, predicted, width, predictor_depth, norm
+        )
+        self.offset = offset
+        self.trainable_offset = trainable_offset
+        self.num_actions = num_actions
+
+    def __call__(
+        self, observation: Float[Array, "*batch o"], action: Int[Array, "*batch"] | None = None
+    ) -> CriticOutput:
+        embedding = self.encoder(observation)
+        features = jax.nn.silu(embedding)
+        flat = self.head(features)
+        num_outputs = flat.shape[-1] // self.num_actions
+        of_all = flat.reshape(*flat.shape[:-1], self.num_actions, num_outputs)
+        if action is None:
+            outputs = _with_offset(of_all, self.offset, self.trainable_offset)
+            return CriticOutput(outputs, embedding, None, None)
+        of_one = jnp.take_along_axis(of_all, action[..., None, None], axis=-2)[..., 0, :]
+        outputs = _with_offset(of_one, self.offset, self.trainable_offset)
+        taken = jax.nn.one_hot(action, self.num_actions, dtype=features.dtype)
+        prediction = self.predictor(jnp.concatenate([features, taken], axis=-1))
+        return CriticOutput(outputs, embedding, prediction[..., :-1], prediction[..., -1])
+
+
+def _with_offset(outputs: Array, offset: Array | None, trainable: bool) -> Array:
+    """Behind the factor, a trained offset moves 40 times faster than a bias would."""
+    if offset is None:
+        return outputs
+    return outputs + OFFSET_SCALE * (offset if trainable else jax.lax.stop_gradient(offset))
 
 
 @runtime_checkable
@@ -157,7 +220,11 @@ class ActorNetwork(Protocol):
 
 @runtime_checkable
 class CriticNetwork(Protocol):
-    """`(observation, action) -> CriticOutput`, outputs `[*batch, value_function.num_outputs]`; a PyTree."""
+    """`(observation, action) -> CriticOutput`, outputs `[*batch, value_function.num_outputs]`; a PyTree.
+
+    Where actions are discrete, `action` is their numbers, or none: then outputs are those of all actions,
+    `[*batch, n, value_function.num_outputs]`.
+    """
 
     def __call__(self, observation: PyTree[Array], action: PyTree[Array]) -> CriticOutput: ...
 
@@ -178,12 +245,14 @@ class NetworkShapes(NamedTuple):
         critic_observation: the same of the critic's part.
         action: dimension of an action, as the critic sees it.
         policy_outputs: what the actor gives per state.
+        num_actions: `n` where actions are discrete; then a critic answers for all of them at once, too.
     """
 
     actor_observation: PyTree[jax.ShapeDtypeStruct]
     critic_observation: PyTree[jax.ShapeDtypeStruct]
     action: int
     policy_outputs: int
+    num_actions: int | None = None
 
 
 @runtime_checkable
@@ -231,10 +300,12 @@ def make_networks(
     actor_size = _flat_size("actor", shapes.actor_observation)
     critic_size = _flat_size("critic", shapes.critic_observation)
     actor = Actor(actor_key, actor_size, shapes.policy_outputs, actor_width, actor_depth, norm)
-    critic = Critic(
+    is_box = shapes.num_actions is None
+    kind: type[Critic] | type[DiscreteCritic] = Critic if is_box else DiscreteCritic
+    critic: CriticNetwork = kind(
         critic_key,
         critic_size,
-        shapes.action,
+        shapes.num_actions or shapes.action,
         value_function.num_outputs,
         critic_width,
         critic_depths,

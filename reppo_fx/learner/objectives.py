@@ -1,8 +1,9 @@
 """Actor objectives: how a minibatch becomes one loss per state. `make_train(..., actor_objective=...)` takes any.
 
 An objective is `(actor, key, batch, q_value, duals, hyperparameters) -> ActorTerms`, differentiated with respect
-to the actor. `q_value(critic_observation, action)` holds the critic's parameters constant. `make_objective` makes
-one of an `ActorLoss`, which says what improves a policy, and how KL is estimated and constrained.
+to the actor. `q_value(critic_observation, action)` holds the critic's parameters constant; where actions are
+discrete, `q_value(critic_observation, None)` gives those of all, `[*batch, n]`. `make_objective` makes one of an
+`ActorLoss`, which says what improves a policy, and how KL is estimated and constrained.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, ScalarLike
 
-from ..ops import Duals, pathwise_actor_loss, score_function_actor_loss
+from ..ops import (
+    Duals,
+    expected_actor_loss,
+    pathwise_actor_loss,
+    score_function_actor_loss,
+)
 from ..settings import Hyperparameters
 from .batch import Batch
 from .distributions import Distribution
@@ -23,7 +29,7 @@ from .networks import ActorNetwork
 
 NUM_BASELINE_SAMPLES = 4
 
-QValue = Callable[[PyTree[Array], PyTree[Array]], Float[Array, "*batch"]]
+QValue = Callable[[PyTree[Array], PyTree[Array]], Array]
 KLEstimator = Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, "*batch"]]
 SplitKey = Callable[[Array], tuple[Array, Array]]
 
@@ -135,6 +141,24 @@ def pathwise_loss(
     q_values = q_value(batch.critic_observation, sample.action)
     loss = pathwise_actor_loss(q_values, sample.log_prob, *rule, stop_gradients=False)
     return loss, -sample.log_prob
+
+
+def expected_loss(
+    distribution: Distribution,
+    key: Array,
+    policy: PyTree[Array],
+    batch: Batch,
+    q_value: QValue,
+    rule: KLRule,
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """REPPO's where all actions can be listed: the exact expectation over them, and the exact entropy."""
+    if distribution.logits is None:
+        raise ValueError(
+            "this objective needs a distribution that lists its actions (logits), as categorical does."
+        )
+    q_values = q_value(batch.critic_observation, None)
+    loss = expected_actor_loss(q_values, distribution.logits(policy), *rule, stop_gradients=False)
+    return loss, distribution.entropy(key, policy, 1)
 
 
 def score_loss(

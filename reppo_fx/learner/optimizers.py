@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from .._trees import all_finite
+from ..ops import DualParams
 from ..settings import Config, Hyperparameters
 
 # Changes no number (its root is far below Adam's own 1e-8), but keeps the root's derivative at zero finite.
@@ -84,8 +85,21 @@ def make_optimizer(
 def make_dual_optimizer(
     hyperparameters: Hyperparameters, config: Config
 ) -> optax.GradientTransformation:
-    """Adam without a bound, for the multipliers' own optimizer."""
-    return optax.flatten(skip_nonfinite(_adam(hyperparameters, config)))
+    """Adam without a bound, for the multipliers' own optimizer; each at its own rate."""
+
+    def at_own_rates(updates: optax.Updates, _: optax.Params | None = None) -> optax.Updates:
+        return scale_dual_updates(updates, hyperparameters)
+
+    adam = optax.flatten(skip_nonfinite(_adam(hyperparameters, config)))
+    return optax.chain(adam, optax.stateless(at_own_rates))
+
+
+def scale_dual_updates(updates: DualParams, hyperparameters: Hyperparameters) -> DualParams:
+    """Steps of `log α` and `log β`, each times its rate."""
+    return DualParams(
+        updates.log_temperature * hyperparameters.temperature_rate,
+        updates.log_multiplier * hyperparameters.multiplier_rate,
+    )
 
 
 def _adam(hyperparameters: Hyperparameters, config: Config) -> optax.GradientTransformation:

@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..ops import entropy_regularized_rewards, generalized_advantages, lambda_returns
+from ..ops import (
+    categorical_entropy,
+    categorical_mean,
+    entropy_regularized_rewards,
+    generalized_advantages,
+    lambda_returns,
+)
 from .batch import Batch, Successor
 from .method import Method, network_inputs, policy_of
 from .rollout import Rollout, Transition
@@ -25,8 +31,9 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     r"""Normalize a rollout and compute its targets, with the parameters that collected it.
 
     `r̃_t = r_t − γ α log π(a_{t+1} | x_{t+1})`, `G_t` its λ-return with `V_{t+1} = Q(x_{t+1}, a_{t+1})`,
-    `a_{t+1} ~ π` at the true successor. Where a simulator failed, the trace is cut before the step, which itself is
-    left out of the critic's loss: a failure neither pays nor costs.
+    `a_{t+1} ~ π` at the true successor: expectations over it where actions can be listed. Where a simulator
+    failed, the trace is cut before the step, which itself is left out of the critic's loss: a failure neither pays
+    nor costs.
 
     Args:
         method: the functions.
@@ -44,8 +51,10 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     successors = network_inputs(method, hp, rollout.next_statistics, transitions.next_observation)
     keys = method.target_keys(key_streams(state.key), rows)
     successor = successor_values(method, state, keys, successors)
-    reward, target = soft_returns(state, transitions, successor)
     act = lambda observation: policy_of(method, state.learner.networks.actor, observation, hp)
+    old_policy = map_rows(act, observations[0])
+    trust = method.exploration.weights(method.distribution, old_policy, transitions.action, hp)
+    reward, target = soft_returns(method, state, transitions, successor, trust)
     return Batch(
         actor_observation=observations[0],
         critic_observation=observations[1],
@@ -57,17 +66,37 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
         target=target,
         label=method.value_function.labels(target, hp, state.learner.values),
         auxiliary=method.auxiliary.target(successor),
-        old_policy=map_rows(act, observations[0]),
+        old_policy=old_policy,
         advantage=method.advantages(method, state, rollout, successor),
     )
 
 
+def scaled_rewards(
+    method: Method, state: TrainState, transitions: Transition
+) -> Float[Array, "T *batch"]:
+    """Rewards in the unit that is learned in: times `reward_scale`, over the value function's own."""
+    reward = transitions.reward * state.hyperparameters.reward_scale
+    return reward / method.value_function.unit(state.learner.values)
+
+
 def soft_returns(
-    state: TrainState, transitions: Transition, successor: Successor
+    method: Method,
+    state: TrainState,
+    transitions: Transition,
+    successor: Successor,
+    trust: Float[Array, "T *batch"] | None = None,
 ) -> tuple[Float[Array, "T *batch"], Float[Array, "T *batch"]]:
-    """Scaled rewards, and targets: λ-returns of rewards with the entropy of the next action."""
+    """Scaled rewards, and targets: λ-returns of rewards with the entropy of the next action.
+
+    Args:
+        method: the functions.
+        state: of the learner.
+        transitions: `[T, num_envs]`.
+        successor: values at the true successors.
+        trust: weights of the actions taken, where another policy than the learner's took them.
+    """
     hp = state.hyperparameters
-    reward = transitions.reward * hp.reward_scale
+    reward = scaled_rewards(method, state, transitions)
     soft_reward = _soft_rewards(state, reward, transitions, successor)
     target = lambda_returns(
         soft_reward,
@@ -76,7 +105,7 @@ def soft_returns(
         transitions.truncated,
         hp.discount,
         hp.trace_decay,
-        trace_weights=trace_weights(transitions),
+        trace_weights=trace_weights(transitions, trust),
     )
     return reward, target
 
@@ -96,9 +125,12 @@ def _soft_rewards(
     )
 
 
-def trace_weights(transitions: Transition) -> Float[Array, "T *batch"]:
+def trace_weights(
+    transitions: Transition, trust: Float[Array, "T *batch"] | None = None
+) -> Float[Array, "T *batch"]:
     """`c_t`: nothing of what follows a step at which the simulator failed is trusted before it."""
-    return jnp.where(transitions.nonfinite, 0.0, 1.0).astype(transitions.reward.dtype)
+    weights = jnp.ones_like(transitions.reward) if trust is None else trust
+    return jnp.where(transitions.nonfinite, 0.0, weights).astype(transitions.reward.dtype)
 
 
 def successor_values(
@@ -107,7 +139,7 @@ def successor_values(
     keys: Array,
     inputs: tuple[PyTree[Array], PyTree[Array]],
 ) -> Successor:
-    """Values of states `[T, num_envs, ...]`: `V(x) = mean_k Q(x, a_k)`, `a_k ~ π(·|x)`.
+    """Values of states `[T, num_envs, ...]`, as `value_of` has them.
 
     Args:
         method: the functions.
@@ -116,7 +148,7 @@ def successor_values(
         inputs: the actor's and the critic's part, normalized.
 
     Returns:
-        The value, the log-density averaged alike, and the embedding at the first sample.
+        The value, the log-density averaged alike, and the embedding.
     """
     return map_rows(
         lambda key, actor_part, critic_part: value_of(
@@ -134,7 +166,28 @@ def value_of(
     inputs: tuple[PyTree[Array], PyTree[Array]],
     num_samples: int | None = None,
 ) -> Successor:
-    """`successor_values` of states with any leading axes, with `config.num_value_samples` unless said otherwise."""
+    """Values of states with any leading axes, by the method's `state_value`: `sampled_value` or `expected_value`.
+
+    Args:
+        method: the functions.
+        state: of the learner.
+        key: for actions, where they are sampled.
+        inputs: the actor's and the critic's part, normalized.
+        num_samples: of these; `config.num_value_samples` unless said otherwise.
+    """
+    return method.state_value(
+        method, state, key, inputs, num_samples or method.config.num_value_samples
+    )
+
+
+def sampled_value(
+    method: Method,
+    state: TrainState,
+    key: Array,
+    inputs: tuple[PyTree[Array], PyTree[Array]],
+    num_samples: int,
+) -> Successor:
+    """`V(x) = mean_k Q(x, a_k)`, `a_k ~ π(·|x)`; log-densities averaged alike, the embedding at the first one."""
     networks, hp = state.learner.networks, state.hyperparameters
     actor_part, critic_part = inputs
     policy = policy_of(method, networks.actor, actor_part, hp)
@@ -145,13 +198,33 @@ def value_of(
         value = method.value_function.value(output.outputs, hp, state.learner.values)
         return Successor(value, sample.log_prob, output.embedding)
 
-    num_samples = num_samples or method.config.num_value_samples
     if num_samples == 1:
         return once(key)
     # One sample at a time: memory stays that of one.
     samples = jax.lax.map(once, jax.random.split(key, num_samples))
     embedding = jax.tree.map(lambda x: x[0], samples.embedding)
     return Successor(samples.value.mean(0), samples.log_prob.mean(0), embedding)
+
+
+def expected_value(
+    method: Method,
+    state: TrainState,
+    key: Array,
+    inputs: tuple[PyTree[Array], PyTree[Array]],
+    num_samples: int,
+) -> Successor:
+    """`V(x) = Σ_a π(a|x) Q(x, a)` and `Σ_a π log π`, exact: where the distribution lists its actions."""
+    del key, num_samples
+    networks, hp = state.learner.networks, state.hyperparameters
+    actor_part, critic_part = inputs
+    policy = policy_of(method, networks.actor, actor_part, hp)
+    assert method.distribution.logits is not None
+    logits = method.distribution.logits(policy)
+    output = networks.critic(critic_part, None)
+    q_values = method.value_function.value(output.outputs, hp, state.learner.values)
+    return Successor(
+        categorical_mean(logits, q_values), -categorical_entropy(logits), output.embedding
+    )
 
 
 def no_advantages(
@@ -168,7 +241,7 @@ def gae_advantages(
     hp, transitions = state.hyperparameters, rollout.transitions
     inputs = network_inputs(method, hp, rollout.statistics, transitions.observation)
     keys = jax.random.split(key_streams(state.key).advantages, transitions.reward.shape[0])
-    reward = transitions.reward * hp.reward_scale
+    reward = scaled_rewards(method, state, transitions)
     advantage = generalized_advantages(
         _soft_rewards(state, reward, transitions, successor),
         successor_values(method, state, keys, inputs).value,

@@ -20,7 +20,22 @@ from .state import LearnerState, TrainState, key_streams
 
 
 class LearnerMetrics(NamedTuple):
-    """Diagnostics of gradient steps; means over minibatches, of the last epoch."""
+    """Diagnostics of gradient steps; means over minibatches, of the last epoch.
+
+    Attributes:
+        critic_loss: cross-entropy or squared error.
+        value_error: root mean square of `Q − G`, in scaled reward.
+        aux_loss: of the auxiliary task.
+        q_value: mean Q, in scaled reward.
+        actor_loss: of the objective.
+        kl: `KL(π_old ‖ π_new)` in nats.
+        entropy: of the policy, in nats.
+        temperature: `α`, scaled reward per nat.
+        multiplier: `β`.
+        closed_gate: share of states with `KL ≥ ε`, where a clipped objective only pulls the policy back.
+        clipped_critic_gradients: share of the critic's gradients above `max_grad_norm`.
+        clipped_actor_gradients: share of the actor's.
+    """
 
     critic_loss: Float[Array, ""]
     value_error: Float[Array, ""]
@@ -31,6 +46,9 @@ class LearnerMetrics(NamedTuple):
     entropy: Float[Array, ""]
     temperature: Float[Array, ""]
     multiplier: Float[Array, ""]
+    closed_gate: Float[Array, ""]
+    clipped_critic_gradients: Float[Array, ""]
+    clipped_actor_gradients: Float[Array, ""]
 
 
 def learner_init(
@@ -44,7 +62,7 @@ def learner_init(
         actor_opt_state=actor_opt_state,
         critic_opt_state=optimizer.init(networks.critic),
         duals=duals,
-        values=method.value_function.init(hyperparameters),
+        values=method.value_function.init(hyperparameters, method.config.num_envs),
     )
 
 
@@ -81,6 +99,7 @@ def critic_step(
         gradient, learner.critic_opt_state, learner.networks.critic
     )
     critic = optax.apply_updates(learner.networks.critic, updates)
+    metrics["clipped_critic_gradients"] = _above_bound(gradient, state)
     networks = learner.networks._replace(critic=critic)
     learner = learner._replace(networks=networks, critic_opt_state=opt_state)
     return state._replace(learner=learner), metrics
@@ -101,7 +120,7 @@ def policy_step(
         return jnp.mean(terms.loss), terms
 
     (loss, terms), gradient = jax.value_and_grad(actor_loss, has_aux=True)(learner.networks.actor)
-    target_entropy = method.distribution.target_entropy(hp.entropy_target)
+    target_entropy = method.distribution.target_entropy(hp, batch.old_policy)
     constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
     metrics = {
@@ -110,8 +129,16 @@ def policy_step(
         "entropy": jnp.mean(terms.entropy),
         "temperature": learner.duals.temperature,
         "multiplier": learner.duals.multiplier,
+        "closed_gate": jnp.mean(jnp.where(terms.kl < hp.kl_target, 0.0, 1.0)),
+        "clipped_actor_gradients": _above_bound(gradient, state),
     }
     return state._replace(learner=learner), metrics
+
+
+def _above_bound(gradient: PyTree[Array], state: TrainState) -> Float[Array, ""]:
+    """1 where the optimizer scales a gradient down."""
+    norm = optax.tree.norm(gradient)
+    return jnp.where(norm > state.hyperparameters.max_grad_norm, 1.0, 0.0)
 
 
 def init_own_multipliers(
@@ -171,6 +198,8 @@ def update(method: Method, state: TrainState, batch: Batch) -> tuple[TrainState,
     Source: REPPO (arXiv 2507.11019), Algorithm 1.
     """
     streams = key_streams(state.key)
+    values = method.value_function.adopt(state.learner.values, batch.target)
+    state = state._replace(learner=state.learner._replace(values=values))
     learner, metrics = run_epochs(streams.update, method, state, batch)
     iteration = state.iteration + 1
     diverged = (learner.skipped_updates > 0) & (state.diverged_at < 0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, ScalarLike
 
 from ..ops import (
     cross_entropy,
@@ -17,54 +17,102 @@ from ..ops import (
     squared_value_loss,
 )
 from ..settings import Hyperparameters
+from .rollout import Transition
+
+# Of HL-Gauss's labels, in bin widths: below it their mean is no longer the target.
+LOWEST_SIGMA_RATIO = 0.75
+
+# A value function's own state, `LearnerState.values`: constant within an iteration.
+Values: TypeAlias = PyTree
 
 
-def _stateless(hyperparameters: Hyperparameters) -> PyTree[Array]:
-    del hyperparameters
+def _stateless(hyperparameters: Hyperparameters, num_envs: int) -> Values:
+    del hyperparameters, num_envs
     return ()
+
+
+def _unchanged(state: Values, transitions: Transition, hyperparameters: Hyperparameters) -> Values:
+    del transitions, hyperparameters
+    return state
+
+
+def _as_it_is(state: Values, targets: Array) -> Values:
+    del targets
+    return state
+
+
+def _one(state: Values) -> ScalarLike:
+    del state
+    return 1.0
 
 
 class ValueFunction(NamedTuple):
     """How a critic's outputs are read and trained, as a bundle of functions.
 
     `state` is the value function's own, `LearnerState.values`: a PyTree of arrays, constant within an iteration.
-    A fixed support has none.
+    A fixed support has none, and needs only the first five.
 
     Attributes:
         num_outputs: outputs of the critic's head.
         offset: `hyperparameters -> start offset` of the critic (or none).
-        value: `(outputs, hyperparameters, state) -> value`, one scalar per row.
+        value: `(outputs, hyperparameters, state) -> value`, one scalar per row, in the unit of now.
         labels: `(targets, hyperparameters, state) -> labels`, what outputs are trained towards; once per iteration.
         loss: `(outputs, labels) -> loss`, one per row.
-        init: `hyperparameters -> state`.
+        outside: `(targets, hyperparameters, state) -> bool`, which targets the outputs cannot hold, by more than
+            the width of a label.
+        init: `(hyperparameters, number of instances) -> state`.
+        observe: `(state, transitions [T, num_envs], hyperparameters) -> state`, once a rollout is collected.
+        adopt: `(state, targets) -> state`, before gradient steps: from here on the critic is trained in the unit of
+            now, in which the targets are.
+        unit: `state -> s`: rewards are divided by it for learning.
     """
 
     num_outputs: int
     offset: Callable[[Hyperparameters], Array | None]
-    value: Callable[[Array, Hyperparameters, PyTree[Array]], Array]
-    labels: Callable[[Array, Hyperparameters, PyTree[Array]], Array]
+    value: Callable[[Array, Hyperparameters, Values], Array]
+    labels: Callable[[Array, Hyperparameters, Values], Array]
     loss: Callable[[Array, Array], Array]
-    init: Callable[[Hyperparameters], PyTree[Array]] = _stateless
+    outside: Callable[[Array, Hyperparameters, Values], Bool[Array, "*batch"]] = lambda y, hp, s: (
+        jnp.zeros_like(y, bool)
+    )
+    init: Callable[[Hyperparameters, int], Values] = _stateless
+    observe: Callable[[Values, Transition, Hyperparameters], Values] = _unchanged
+    adopt: Callable[[Values, Array], Values] = _as_it_is
+    unit: Callable[[Values], ScalarLike] = _one
 
 
 def categorical_value_function(num_bins: int = 151) -> ValueFunction:
     """HL-Gauss critic: `num_bins` logits on `[v_min, v_max]`, starting near value 0.
 
     The default: it needs a support that holds the values. `squared_value_function` needs none, and its gradients
-    grow with the values.
+    grow with the values; `scaled_value_function` makes a support fit any scale of reward.
     """
 
     def support(hp: Hyperparameters) -> Float[Array, " bins"]:
         return hl_gauss_support(hp.v_min, hp.v_max, num_bins)
 
+    def sigma_ratio(hp: Hyperparameters) -> Array:
+        return jnp.maximum(hp.sigma * (num_bins - 1.0), LOWEST_SIGMA_RATIO)
+
+    def smoothed(values: Array, hp: Hyperparameters) -> Array:
+        return hl_gauss_targets(values, support(hp), sigma_ratio(hp))
+
+    def outside(targets: Array, hp: Hyperparameters, state: Values) -> Bool[Array, "*batch"]:
+        del state
+        # What is beyond an end by less than a label's width is hardly changed by being cut.
+        low, high = jnp.asarray(hp.v_min), jnp.asarray(hp.v_max)
+        margin = sigma_ratio(hp) * (high - low) / (num_bins - 1.0)
+        return (targets < low - margin) | (targets > high + margin)
+
     return ValueFunction(
         num_outputs=num_bins,
-        offset=lambda hp: hl_gauss_targets(jnp.zeros((), jnp.result_type(float)), support(hp)),
+        offset=lambda hp: smoothed(jnp.zeros((), jnp.result_type(float)), hp),
         value=lambda outputs, hp, state: hl_gauss_value(outputs, support(hp), finite_logits=True),
         # Apart from the loss: Gaussian tails would take a tenth of every gradient step.
-        labels=lambda targets, hp, state: hl_gauss_targets(targets, support(hp)),
+        labels=lambda targets, hp, state: smoothed(targets, hp),
         # Only the critic is differentiated: gradients through the whole update pass.
         loss=functools.partial(cross_entropy, stop_gradients=False, finite_logits=True),
+        outside=outside,
     )
 
 

@@ -10,6 +10,14 @@ from .actor_losses import (
     pathwise_actor_loss,
     score_function_actor_loss,
 )
+from .categorical import (
+    CategoricalSample,
+    categorical_entropy,
+    categorical_kl,
+    categorical_log_prob,
+    categorical_mean,
+    categorical_sample,
+)
 from .critic_losses import self_prediction_loss, squared_value_loss
 from .duals import DualParams, Duals, dual_init, dual_loss, dual_update
 from .hl_gauss import (
@@ -37,10 +45,16 @@ from .tanh_normal import (
 )
 
 __all__ = [
+    "CategoricalSample",
     "DualParams",
     "Duals",
     "RunningStatistics",
     "TanhNormalSample",
+    "categorical_entropy",
+    "categorical_kl",
+    "categorical_log_prob",
+    "categorical_mean",
+    "categorical_sample",
     "cross_entropy",
     "dual_init",
     "dual_loss",

@@ -148,6 +148,10 @@ class Display:
         """A line above the bar, or among the others."""
         print_line(self.console, text)
 
+    def warn(self, text: str) -> None:
+        """A line that stands out."""
+        print_line(self.console, text, style="yellow")
+
     def evaluated(
         self, env_steps: int, seconds: float, returns: Returns, success: Returns | None = None
     ) -> None:

@@ -15,18 +15,21 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..envs import Environment, TimeStep, select_part
-from ..learner.distributions import tanh_normal
+from ..envs.conform import check_discrete
+from ..learner.continuous import tanh_normal
 from .durable import write_whole
 from .plan import Plan, entries
 from .worlds import AnyTrain
 
-VERSION = 3
+VERSION = 4
 WORLD_TYPES: dict[str, tuple[type, ...]] = {
     "observation": (dict,),
     "actor_part": (str,),
     "critic_part": (str,),
     "action_size": (int,),
     "action_scale": (float, tuple),
+    "num_actions": (int, type(None)),
+    "action_mask": (str, type(None)),
     "episode_length": (int,),
 }
 PACKAGES = (
@@ -64,6 +67,8 @@ def describe_run(train: AnyTrain, plan: Plan) -> dict[str, Any]:
             "critic_part": train.env.critic_part,
             "action_size": train.env.action_size,
             "action_scale": train.env.action_scale,
+            "num_actions": train.env.num_actions,
+            "action_mask": train.env.action_mask,
             "episode_length": train.episode_length,
         },
         **describe_machine(),
@@ -136,7 +141,7 @@ def world(description: Mapping[str, Any]) -> Environment:
         no = jnp.asarray(False)
         return state, TimeStep(seen, seen, jnp.zeros(()), no, no, {})
 
-    return Environment(
+    env = Environment(
         name=str(description["task"]),
         reset=reset,
         step=step,
@@ -146,7 +151,11 @@ def world(description: Mapping[str, Any]) -> Environment:
         actor_part=facts["actor_part"],
         critic_part=facts["critic_part"],
         action_scale=facts["action_scale"],
+        num_actions=facts["num_actions"],
+        action_mask=facts["action_mask"],
     )
+    check_discrete(env)
+    return env
 
 
 def _spec(name: str, saved: Any) -> jax.ShapeDtypeStruct:

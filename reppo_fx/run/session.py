@@ -19,6 +19,7 @@ from rich.console import Console
 from ..hosts import SimulatorError
 from ..hosts.train import HostTrain
 from ..learner.state import TrainState
+from ..training.diagnosis import Watch
 from ..training.train import Metrics
 from .checkpoints import Checkpoints
 from .display import Display, best_first, count, success_rate
@@ -138,6 +139,7 @@ class _Session:
         self.plan, self.train, self.folder = plan, train, folder
         total = self._steps(plan.total_iterations)
         self.display = Display(console, plan.task, total, plan.labels, plan.num_seeds)
+        self.watch = Watch(plan.members()[1])
         self.last_save = time.perf_counter()
 
     def run(self) -> RunResult:
@@ -237,6 +239,8 @@ class _Session:
             returns.reshape(-1, self.plan.num_seeds),
             success_rate(metrics, self.plan.num_seeds),
         )
+        for finding in self.watch.evaluated(metrics):
+            self.display.warn(f"Warning: {finding.sentence}")
         self._save(checkpoints, progress.state, score)
 
     def _is_time_to_save(self) -> bool:

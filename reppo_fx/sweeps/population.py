@@ -39,6 +39,7 @@ MAY_EVOLVE = (
     "trace_decay",
     "kl_target",
     "entropy_target",
+    "entropy_share",
     "aux_weight",
 )
 # What these change is what was learned already: the same parameters mean something else afterwards.

@@ -15,6 +15,7 @@ from jaxtyping import Array, PyTree
 from .._ranges import as_bytes, as_count
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
+from ..training.diagnosis import warn_of_findings
 from ..training.train import Metrics, Train
 from .members import (
     Stacked,
@@ -80,6 +81,9 @@ def sweep(
         mesh: devices to lay the members over. It may span processes: all of them must make the same call, and
             all of them get the whole result.
 
+    Warns:
+        ReppoRunWarning: for what kept runs from working, see `diagnose`.
+
     Returns:
         Final states and metrics with the axes `[settings, seeds]` in front. Their keys are typed ones.
 
@@ -135,6 +139,7 @@ def _runs(
     state: TrainState, metrics: Metrics, settings: Hyperparameters, num_seeds: SupportsIndex
 ) -> Runs:
     state, metrics = unflatten_members((state, metrics), settings, num_seeds)
+    warn_of_findings(metrics, settings, stacklevel=4)
     dtype = jnp.result_type(float)
     settings = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), settings)
     return Runs(Stacked(state), metrics, settings)

@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-from jaxtyping import PyTree
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
-from ..envs import select_part
+from ..envs import action_spec, select_part
 from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
-from ..learner.distributions import Distribution, tanh_normal
+from ..learner.continuous import tanh_normal
+from ..learner.discrete import categorical
+from ..learner.distributions import Distribution
+from ..learner.exploration import AS_IT_IS, NOISE, Exploration
+from ..learner.masks import Masked, masked_networks, without_mask
 from ..learner.method import (
+    AddMask,
     MakeOptimizer,
     Method,
     finite_rows,
@@ -27,6 +33,7 @@ from ..learner.objectives import (
     ActorObjective,
     KLEstimator,
     exact_kl,
+    expected_loss,
     gae_loss,
     make_objective,
     pathwise_loss,
@@ -35,14 +42,20 @@ from ..learner.objectives import (
     two_keys,
 )
 from ..learner.optimizers import make_optimizer
-from ..learner.targets import gae_advantages, no_advantages
+from ..learner.scales import by_return, by_reward, by_spread, by_target, scaled_value_function
+from ..learner.targets import (
+    expected_value,
+    gae_advantages,
+    no_advantages,
+    sampled_value,
+)
 from ..learner.update import OWN_MULTIPLIERS
 from ..learner.values import (
     ValueFunction,
     categorical_value_function,
     squared_value_function,
 )
-from ..settings import Config
+from ..settings import Config, Hyperparameters
 from . import original
 
 
@@ -64,6 +77,10 @@ class World(Protocol):
     def critic_part(self) -> str: ...
     @property
     def action_scale(self) -> float | tuple[float, ...]: ...
+    @property
+    def num_actions(self) -> int | None: ...
+    @property
+    def action_mask(self) -> str | None: ...
 
 
 def make_method(
@@ -88,12 +105,13 @@ def make_method(
         optimizer: of the actor and of the critic.
 
     Raises:
-        ValueError: if an observation has not the parts that the networks see.
+        ValueError: if an observation has not the parts that the networks see, or a distribution gives other actions
+            than the world takes.
     """
-    if distribution is None:
-        distribution = tanh_normal(
-            world.action_size, _hashable(world.action_scale), config.action_limit
-        )
+    distribution = distribution or _distribution(world, config)
+    _check_actions(world, distribution)
+    networks = networks or networks_from_config(config)
+    can_list = distribution.logits is not None
     parts = [
         functools.partial(select_part, part=name) for name in (world.actor_part, world.critic_part)
     ]
@@ -101,11 +119,13 @@ def make_method(
         part(world.observation)
     return Method(
         config=config,
-        networks=networks or networks_from_config(config),
+        networks=masked_networks(networks) if world.action_mask else networks,
         distribution=distribution,
         value_function=value_function or _value_function(config),
         auxiliary=SELF_PREDICTION if config.self_prediction else NO_AUXILIARY_TASK,
         objective=actor_objective or _objective(config, distribution),
+        exploration=_exploration(config, distribution),
+        state_value=expected_value if can_list else sampled_value,
         advantages=gae_advantages if config.policy_gradient == "score_gae" else no_advantages,
         counts=original.rows_not_truncated if config.mask_truncated else finite_rows,
         normalizer=normalizer(config),
@@ -119,7 +139,18 @@ def make_method(
         actor_part=parts[0],
         critic_part=parts[1],
         actor_part_name=world.actor_part,
+        with_mask=mask_of(world.action_mask) if world.action_mask else without_mask,
     )
+
+
+@functools.cache
+def mask_of(part: str) -> AddMask:
+    """Puts this part of an observation beside the actor's as its mask; the same function for the same name."""
+
+    def with_mask(own: PyTree[Array], observation: PyTree) -> Masked:
+        return Masked(own, jnp.asarray(select_part(observation, part)))
+
+    return with_mask
 
 
 def fields_of(method: Method) -> dict[str, Any]:
@@ -148,7 +179,10 @@ _NORMALIZERS = {
     "none": NO_NORMALIZATION,
 }
 _MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
+_SCALE_RULES = {"return": by_return, "spread": by_spread, "reward": by_reward, "target": by_target}
 _ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
+# Where all actions can be listed, nothing is sampled that can be summed.
+_EXACT_LOSSES = {**_ACTOR_LOSSES, "pathwise": expected_loss}
 
 
 def _hashable(scale: float | Sequence[float]) -> float | tuple[float, ...]:
@@ -161,21 +195,69 @@ def normalizer(config: Config) -> Normalizer:
 
 
 def _value_function(config: Config) -> ValueFunction:
-    if config.critic == "categorical":
-        return categorical_value_function(config.num_bins)
-    return squared_value_function()
+    inner = (
+        categorical_value_function(config.num_bins)
+        if config.critic == "categorical"
+        else squared_value_function()
+    )
+    rule = _SCALE_RULES.get(config.value_scale)
+    return inner if rule is None else scaled_value_function(inner, rule)
+
+
+def _distribution(world: World, config: Config) -> Distribution:
+    if world.num_actions is not None:
+        return categorical(world.num_actions)
+    return tanh_normal(world.action_size, _hashable(world.action_scale), config.action_limit)
+
+
+def _check_actions(world: World, distribution: Distribution) -> None:
+    """Whether a distribution gives what the world takes: a whole number, or something real."""
+
+    def act(key: Array, outputs: Array) -> PyTree[Array]:
+        policy = distribution.policy(outputs, Hyperparameters())
+        return distribution.to_environment(distribution.sample(key, policy).action)
+
+    outputs = jax.ShapeDtypeStruct((distribution.num_outputs,), jnp.result_type(float))
+    given = jax.eval_shape(act, jax.eval_shape(lambda: jax.random.key(0)), outputs)
+    if not isinstance(given, jax.ShapeDtypeStruct):
+        return  # of containers: whoever makes them knows what the world takes
+    takes, whole = action_spec(world), jnp.issubdtype(given.dtype, jnp.integer)
+    same_kind = whole == (world.num_actions is not None)
+    counts = distribution.logits is None or distribution.num_outputs == world.num_actions
+    if given.shape != takes.shape or not same_kind or not counts:
+        kind = f"{world.num_actions} actions" if world.num_actions else "a box of actions"
+        raise ValueError(
+            f"{world.name} has {kind} ({list(takes.shape)} of {takes.dtype}), but the distribution has "
+            f"{distribution.num_outputs} outputs and gives {list(given.shape)} of {given.dtype}."
+        )
+
+
+def _exploration(config: Config, distribution: Distribution) -> Exploration:
+    if config.exploration == "none":
+        return AS_IT_IS
+    if distribution.widen is None:
+        raise ValueError(
+            f"exploration is {config.exploration!r}, but the distribution cannot be widened (it has no widen)."
+        )
+    if config.policy_gradient == "score_gae":
+        raise ValueError(
+            "exploration is 'noise' and policy_gradient 'score_gae', which weighs actions by the policy itself; it "
+            "needs exploration='none'."
+        )
+    return NOISE
 
 
 def _kl_estimator(config: Config, distribution: Distribution) -> KLEstimator:
-    if config.kl_estimator == "exact":
+    if config.kl_estimator == "exact" or distribution.logits is not None:
         return exact_kl(distribution)
     clip = original.KL_CLIP if config.kl_estimator == "sampled_clipped" else None
     return sampled_kl(distribution, config.num_kl_samples, clip)
 
 
 def _objective(config: Config, distribution: Distribution) -> ActorObjective:
+    losses = _ACTOR_LOSSES if distribution.logits is None else _EXACT_LOSSES
     return make_objective(
-        _ACTOR_LOSSES[config.policy_gradient],
+        losses[config.policy_gradient],
         distribution,
         _kl_estimator(config, distribution),
         config.kl_constraint,

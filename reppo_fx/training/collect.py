@@ -49,9 +49,11 @@ def act(
     statistics: RunningStatistics,
     observation: PyTree[Array],
 ) -> PyTree[Array]:
-    """One action per instance from the policy of a state, as the environment gets it."""
+    """One action per instance from the policy of a state as it behaves, as the environment gets it."""
     inputs, _ = network_inputs(method, state.hyperparameters, statistics, observation)
-    policy = policy_of(method, state.learner.networks.actor, inputs, state.hyperparameters)
+    hp = state.hyperparameters
+    policy = policy_of(method, state.learner.networks.actor, inputs, hp)
+    policy = method.exploration.behave(method.distribution, policy, hp)
     return method.distribution.to_environment(method.distribution.sample(key, policy).action)
 
 
@@ -75,6 +77,8 @@ def close(
 ) -> tuple[TrainState, Rollout]:
     """The state after collecting and the rollout: statistics taken in, failures counted, own metrics left.
 
+    What the value function observes is taken in here too, so that one scale holds for the whole iteration.
+
     Args:
         method: the functions.
         state: before collecting.
@@ -92,7 +96,9 @@ def close(
     )
     before = state.rollout.statistics
     seen = method.normalizer.rollout(before, transitions.observation, world.observation)
+    values = method.value_function.observe(state.learner.values, transitions, state.hyperparameters)
     state = state._replace(
+        learner=state.learner._replace(values=values),
         rollout=world._replace(statistics=seen.following),
         nonfinite=_add(state.nonfinite, failed),
     )

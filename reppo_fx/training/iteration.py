@@ -77,6 +77,7 @@ def first_state(
         method.critic_part(world.observation),
         world.action_size,
         method.distribution.num_outputs,
+        world.num_actions,
     )
     networks = method.networks(network_key, shapes, method.value_function, hp)
     statistics = method.normalizer.start(method.normalizer.init(world.observation), observation)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, PyTree
 from ..learner.method import Constraint, Method, Multipliers
 from ..learner.networks import ActorNetwork, Networks
 from ..learner.normalizers import Normalizer, Seen
+from ..learner.optimizers import scale_dual_updates
 from ..learner.rollout import Transition
 from ..learner.state import KeyStreams, LearnerState
 from ..ops import (
@@ -124,6 +125,7 @@ def step_shared_multipliers(
     )
     updates, opt_state = optimizer.update((gradient, dual_gradient), state.actor_opt_state, shown)
     params = (state.networks.actor, state.duals.params)
+    updates = (updates[0], scale_dual_updates(updates[1], hyperparameters))
     actor, dual_params = optax.apply_updates(params, updates)
     return state._replace(
         networks=state.networks._replace(actor=actor),

@@ -12,7 +12,8 @@ from jaxtyping import Array, ArrayLike, PyTree, ScalarLike
 
 from ..envs import select_part
 from ..learner.distributions import Distribution
-from ..learner.method import Method
+from ..learner.masks import without_mask
+from ..learner.method import AddMask, Method
 from ..learner.networks import ActorNetwork
 from ..learner.state import TrainState
 from ..ops import RunningStatistics
@@ -23,6 +24,7 @@ class Policy(eqx.Module):
     """`observation -> action`, deterministic, with the observation statistics inside; any leading axes.
 
     It needs the actor's part of an observation alone: a whole observation with that part in it, or the part itself.
+    Where the environment masks actions it needs the mask, too: an observation with both parts in it.
     All leaves are arrays, so it can be vmapped (a policy per seed), saved, and loaded without the trainer.
 
     Attributes:
@@ -32,6 +34,7 @@ class Policy(eqx.Module):
         part: name of the actor's part.
         distribution: what the actor's outputs mean.
         normalize: how the statistics are applied.
+        with_mask: puts the mask of actions beside the actor's part, where there is one.
     """
 
     actor: ActorNetwork
@@ -42,6 +45,7 @@ class Policy(eqx.Module):
     normalize: Callable[[RunningStatistics, PyTree[Array], ScalarLike], PyTree[Array]] = eqx.field(
         static=True
     )
+    with_mask: AddMask = eqx.field(static=True, default=without_mask)
 
     def __call__(self, observation: PyTree[ArrayLike]) -> PyTree[Array]:
         """The mode of the policy, as the environment gets it."""
@@ -57,7 +61,7 @@ class Policy(eqx.Module):
         own = jax.tree.map(jnp.asarray, select_part(observation, self.part))
         hp = self.hyperparameters
         own = self.normalize(self.statistics, own, hp.variance_floor)
-        return self.distribution.policy(self.actor(own), hp)
+        return self.distribution.policy(self.actor(self.with_mask(own, observation)), hp)
 
 
 def make_policy(method: Method, state: TrainState) -> Policy:
@@ -74,6 +78,7 @@ def make_policy(method: Method, state: TrainState) -> Policy:
         part=method.actor_part_name,
         distribution=method.distribution,
         normalize=method.normalizer.normalize,
+        with_mask=method.with_mask,
     )
 
 

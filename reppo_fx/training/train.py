@@ -154,7 +154,8 @@ def make_train(
         config: static settings.
         networks: builds actor and critic; default `networks.make_networks` with the config's sizes. Your own get
             the shapes of observations, of any rank.
-        distribution: what the actor's outputs mean; default `distributions.tanh_normal` on the action's range.
+        distribution: what the actor's outputs mean; default `tanh_normal` on the action's range, or `categorical`
+            where actions are discrete.
         value_function: how the critic is read and trained; default by `config.critic`.
         actor_objective: default by `config.policy_gradient` and friends, from `objectives`.
         optimizer: `(hyperparameters, config) -> optax.GradientTransformation`; default `optimizers.make_optimizer`;
@@ -165,7 +166,8 @@ def make_train(
 
     Raises:
         ValueError: if the episode length is neither in the config nor known to the environment, an observation
-            has not the parts that the networks see, or the environment is not what its contract says.
+            has not the parts that the networks see, the distribution gives other actions than the environment
+            takes, or the environment is not what its contract says.
 
     Warns:
         ReppoWarning: where the config asks for more evaluations than iterations, or less than one iteration.

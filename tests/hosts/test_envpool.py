@@ -106,7 +106,6 @@ def test_a_robot_has_a_privileged_critic_and_its_reward_terms_as_metrics():
             {},
             "unknown EnvPool task 'CheetahRunn-v1'; did you mean 'CheetahRun-v1'",
         ),
-        ("CartPole-v1", {}, "CartPole-v1 has discrete actions"),
         ("CartpoleBalance-v1", {"n": 0}, "n is 0"),
         ("CartpoleBalance-v1", {"wind": 3}, "cannot be made with wind=3"),
         ("CartpoleBalance-v1", {"actor_part": "camera"}, "actor_part is 'camera'"),
@@ -115,6 +114,20 @@ def test_a_robot_has_a_privileged_critic_and_its_reward_terms_as_metrics():
 def test_what_cannot_be_is_a_sentence(task, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         hosts.envpool(task, **options)
+
+
+def test_discrete_actions_are_numbers(unchecked_annotations):
+    with hosts.envpool("CartPole-v1", 3) as env:
+        assert (env.num_actions, env.action_size) == (2, 1)
+        world = hosts.conform(env)
+        world.reset(0)
+        left = world.step(np.zeros(3, np.int32)).observation[:, 1]
+        world.reset(0)
+        right = world.step(np.ones(3, np.int32)).observation[:, 1]
+        assert (right > left).all()  # the cart's velocity
+        for wrong in (np.full(3, 2), np.full(3, -1), np.zeros((3, 1)), np.zeros(3)):
+            with pytest.raises(ValueError, match="whole numbers from 0 to 1, one for each of 3"):
+                world.step(wrong)
 
 
 def test_what_is_missing_is_named(monkeypatch):

@@ -1,12 +1,15 @@
 """gymnasium's environments: true successors in both modes, numbers by hand, and sentences for the rest."""
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
+import reppo_fx as rx
 from reppo_fx import hosts
 
+from ..sizes import HP, tiny
 from .worlds import Clock, clocks, vector
 
 STEPS = 13
@@ -138,6 +141,63 @@ class Pixels(Clock):
         return np.full((4, 4, 3), self.age, np.uint8)
 
 
+class Chosen(Clock):
+    """Actions 2, 3 and 4; shows which of the first and the last there are, and pays the action's number."""
+
+    action_space = gymnasium.spaces.Discrete(3, start=2)
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "clock": gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64),
+            "mask": gymnasium.spaces.MultiBinary(3),
+        }
+    )
+
+    def shown(self):
+        return {
+            "clock": np.array([self.age], float),
+            "mask": np.array([1, 0, self.age % 2], np.int8),
+        }
+
+    def step(self, action):
+        _, _, *rest = super().step([0.0])
+        return self.shown(), float(action), *rest
+
+
+class Several(Clock):
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+
+class Switches(Clock):
+    action_space = gymnasium.spaces.MultiBinary(4)
+
+
+class Alone(Clock):
+    action_space = gymnasium.spaces.Discrete(1)
+
+
+def test_discrete_actions_are_numbers_from_the_spaces_own_start():
+    env = hosts.conform(hosts.gymnasium(Chosen, 3))
+    assert (env.num_actions, env.action_size) == (3, 1)
+    env.reset(0)
+    assert env.step(np.array([0, 1, 2], np.int32)).reward.tolist() == [2.0, 3.0, 4.0]
+    with pytest.raises(ValueError, match="whole numbers from 0 to 2, one for each of 3 instances"):
+        env.step(np.array([0, 1, 3]))
+
+
+def test_a_mask_goes_beside_what_is_seen_as_booleans():
+    env = hosts.conform(hosts.gymnasium(Chosen, 2, action_mask="mask", actor_part="clock"))
+    assert env.action_mask == "mask"
+    seen = env.reset(0)
+    assert seen["mask"].tolist() == [[True, False, False]] * 2
+    assert seen["clock"].shape == (2, 1)
+    train = rx.make_host_train(env, tiny(episode_length=4))
+    state, _ = train.iteration(train.init(jax.random.key(0), HP._replace(v_max=40.0)))
+    state, rollout = hosts.collect(train, train.worlds.training(()), state)
+    assert 1 not in np.asarray(rollout.transitions.action)
+    with pytest.raises(ValueError, match="action_mask is 'masks', but"):
+        hosts.gymnasium(Chosen, 2, action_mask="masks", actor_part="clock")
+
+
 class Wordy(Clock):
     observation_space = gymnasium.spaces.Text(5)
 
@@ -153,7 +213,9 @@ class Wordy(Clock):
             {},
             "unknown gymnasium environment 'Pendulum-v9'; did you mean 'Pendulum-v1'",
         ),
-        ("CartPole-v1", {}, "CartPole-v1 has discrete actions"),
+        (Several, {}, "has discrete actions in MultiDiscrete|has actions in MultiDiscrete"),
+        (Switches, {}, "has discrete actions in MultiBinary"),
+        (Alone, {}, "has a single action"),
         (
             Pixels,
             {},

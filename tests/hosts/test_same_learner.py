@@ -19,19 +19,33 @@ from ..sizes import leaves_close, tiny
 from ..sweeps.compilations import compiled_programs
 
 CONFIG = tiny(total_steps=4 * 8 * 6, num_evals=3, num_eval_envs=4, episode_length=5)
-HP = rx.Hyperparameters(v_max=5.0, discount=0.9)
+HP = rx.Hyperparameters(v_min=-5.0, v_max=5.0, discount=0.9)
 PRESETS = {"cleaner": {}, "authors": original.CHOICES, "plain": {"statistics": "none"}}
 
 
-def trains(**changes):
+WORLDS = {
+    "box": probes.match_observation,
+    "discrete": probes.two_step_choice,
+    "masked": lambda: probes.masked(probes.bandit()),
+}
+
+
+def trains(world="box", **changes):
     config = rx.Config(**{**vars(CONFIG), **changes})
-    world = probes.match_observation()
+    world = WORLDS[world]()
     return rx.make_train(world, config), rx.make_host_train(hosts.pure(world, 4), config)
 
 
-@pytest.mark.parametrize("choices", PRESETS.values(), ids=PRESETS)
-def test_a_rollout_from_a_host_gives_the_targets_and_gradients_of_the_same_numbers(choices):
-    pure, host = trains(**choices)
+CASES = {
+    **{name: ("box", choices) for name, choices in PRESETS.items()},
+    "discrete": ("discrete", {"value_scale": "return"}),
+    "masked": ("masked", {}),
+}
+
+
+@pytest.mark.parametrize(("world", "choices"), CASES.values(), ids=CASES)
+def test_a_rollout_from_a_host_gives_the_targets_and_gradients_of_the_same_numbers(world, choices):
+    pure, host = trains(world, **choices)
     state = host.init(jax.random.key(3), HP)
     for _ in range(2):  # the second one has statistics of its own
         transitions, observation = gather(host, host.worlds.training(()), state)

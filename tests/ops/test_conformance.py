@@ -62,6 +62,9 @@ class Draw:
     def actions(self, *features):
         return jnp.asarray(self.rng.uniform(-0.9, 0.9, size=(*self.batch, *features)), self.dtype)
 
+    def choices(self):
+        return jnp.asarray(self.rng.integers(0, FEATURES, size=self.batch), jnp.int32)
+
     def kl(self):
         return jnp.asarray(self.rng.uniform(0.0, 0.2, size=self.batch), self.dtype)
 
@@ -150,6 +153,32 @@ def dual_batch(draw):
 
 
 TABLE = [
+    Op(
+        "categorical_entropy",
+        bind(ops.categorical_entropy),
+        lambda d: {"logits": d.normal(FEATURES)},
+    ),
+    Op(
+        "categorical_kl",
+        bind(ops.categorical_kl),
+        lambda d: {"logits_old": d.normal(FEATURES), "logits_new": d.normal(FEATURES)},
+    ),
+    Op(
+        "categorical_log_prob",
+        bind(ops.categorical_log_prob),
+        lambda d: {"logits": d.normal(FEATURES), "action": d.choices()},
+    ),
+    Op(
+        "categorical_mean",
+        bind(ops.categorical_mean),
+        lambda d: {"logits": d.normal(FEATURES), "values": d.normal(FEATURES)},
+    ),
+    Op(
+        "categorical_sample",
+        bind(ops.categorical_sample),
+        lambda d: {"key": d.key(), "logits": d.normal(FEATURES)},
+        "none",
+    ),
     Op("dual_init", bind(ops.dual_init), lambda d: d.scalars("temperature", "multiplier"), "none"),
     Op(
         "dual_loss",

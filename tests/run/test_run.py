@@ -83,6 +83,21 @@ def test_train_then_eval(probe_task, tmp_path, capsys):
     assert "over 2 seeds" in capsys.readouterr().out
 
 
+def test_a_run_that_cannot_work_is_told_once_with_the_remedy(probe_task, tmp_path, capsys):
+    out = tmp_path / "run"
+    wrong = ["--v-min", "-90", "--v-max", "-80"]  # rewards are around 0
+    assert cli.main(["train", "probe", *TINY, *wrong, "--out", str(out)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Warning" in line]
+    (line,) = lines
+    assert "100% of the targets are outside" in line
+    assert "[v_min, v_max] = [-90, -80]" in line
+    assert "(in 2 of 2 runs)" in line
+    assert 'value_scale="return"' in line
+    table = rows(out)
+    assert {float(r["outside"]) for r in table} == {1.0}
+    assert {"value_bias", "unit", "closed_gate", "clipped_critic_gradients"} <= set(table[0])
+
+
 def test_sweep_leaves_a_row_per_member_and_a_picture_per_axis(probe_task, tmp_path, capsys):
     out = tmp_path / "run"
     grid = ["--grid", "learning-rate=1e-3,1e-2", "kl_target=0.1,0.2,0.4"]

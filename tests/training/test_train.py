@@ -325,6 +325,15 @@ def test_the_authors_preset_is_the_default_and_cpu_makes_the_cleaner_choices():
     assert all(cpu[name] == choice for name, choice in CLEANER.items())
 
 
+def test_a_horizon_is_a_tenth_of_the_episode_within_bounds():
+    lengths = {1000: 0.99, 400: 0.975, 50: 0.95, 1: 0.95, 10_000: 0.995}
+    assert {n: round(rx.horizon_discount(n), 6) for n in lengths} == lengths
+    assert rx.horizon_discount(np.int64(50), lowest=0.8) == 0.8
+    for wrong in ({"lowest": 0.99, "highest": 0.9}, {"highest": 1.5}, {"episode_length": 0}):
+        with pytest.raises(ValueError, match=r"it must|they must|at least 1"):
+            rx.horizon_discount(**{"episode_length": 100, **wrong})
+
+
 def test_unknown_preset_gets_the_nearest_name():
     with pytest.raises(ValueError, match="unknown preset 'author'; did you mean 'authors'"):
         rx.preset("author")

@@ -1,0 +1,229 @@
+"""A scale of values that follows the task: rewards are divided by one number, which is frozen for an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..ops import RunningStatistics, statistics_init, statistics_update
+from ..settings import Hyperparameters
+from .rollout import Transition
+from .values import ValueFunction
+
+Scalar = Float[Array, ""]
+
+
+class ReturnStatistics(NamedTuple):
+    """What has been seen of rewards and of the discounted returns that led up to each step, of every instance.
+
+    Attributes:
+        returns: `R_t = r_t + γ (1 − ended_{t−1}) R_{t−1}` at the last step, `[num_envs]`; they go on from one
+            rollout to the next.
+        ended: whether an episode ended there.
+        seen: mean and variance of all `R_t`.
+        largest_return: `max |R_t|`.
+        largest_reward: `max |r_t|`.
+    """
+
+    returns: Float[Array, " num_envs"]
+    ended: Bool[Array, " num_envs"]
+    seen: RunningStatistics
+    largest_return: Scalar
+    largest_reward: Scalar
+
+
+class TargetStatistics(NamedTuple):
+    """Moving averages over iterations of the targets, in the environment's unit.
+
+    Attributes:
+        mean: of the targets.
+        square: of their squares.
+        weight: how much has been taken in; 0 at the start, then towards 1.
+    """
+
+    mean: Scalar
+    square: Scalar
+    weight: Scalar
+
+
+class Scaled(NamedTuple):
+    """State of a scaled value function.
+
+    Attributes:
+        statistics: of rewards and returns.
+        targets: of targets.
+        now: `s`, what rewards are divided by in this iteration.
+        trained: the `s` under which the critic was trained last.
+        inner: state of the value function inside.
+    """
+
+    statistics: ReturnStatistics
+    targets: TargetStatistics
+    now: Scalar
+    trained: Scalar
+    inner: object
+
+
+# Share of the targets of one iteration in the moving averages.
+TARGET_RATE = 0.05
+
+ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
+
+
+def by_return(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = max |R| / v_max`: the largest return so far is the end of the support."""
+    del targets
+    return statistics.largest_return / _end(hyperparameters)
+
+
+def by_spread(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = max( sqrt(Var R), max |R| / v_max )`: returns of spread 1, unless the support is too small for them.
+
+    Source: SimbaV2 (arXiv 2502.15280), section 4.2; its support is [−5, 5].
+    """
+    largest = by_return(statistics, targets, hyperparameters)
+    return jnp.maximum(jnp.sqrt(statistics.seen.var), largest)
+
+
+def by_reward(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = max |r| / ((1 − γ) v_max)`: what the largest reward for ever would be worth is the end of the support.
+
+    Settles with the first large reward, long before returns are large; returns then use a part of the support that
+    depends on the task.
+
+    Source: REPPO (arXiv 2507.11019), its rule for `v_max`.
+    """
+    del targets
+    horizon = 1.0 / jnp.maximum(1.0 - hyperparameters.discount, 1e-6)
+    return statistics.largest_reward * horizon / _end(hyperparameters)
+
+
+def by_target(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = (|mean G| + 3 std G) / v_max`, moving averages of the targets: the support holds the values of now.
+
+    The only rule that holds the entropy's part of the values, and that shrinks again; the first iteration goes by
+    returns.
+    """
+    spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
+    s = (jnp.abs(targets.mean) + 3.0 * spread) / _end(hyperparameters)
+    return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hyperparameters))
+
+
+def _end(hp: Hyperparameters) -> Array:
+    """What the largest return may be on either side of 0."""
+    return jnp.maximum(jnp.abs(jnp.asarray(hp.v_max)), jnp.abs(jnp.asarray(hp.v_min)))
+
+
+def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> ValueFunction:
+    """The same value function of rewards divided by a scale `s` that follows the task.
+
+    `s` is computed from everything seen so far once a rollout is collected, and frozen for the whole iteration. A
+    critic that was trained under another `s` reads its values in the old unit; they are multiplied by
+    `s_old / s_new` until it is trained again. So temperature, `sigma` and every other hyperparameter are free of
+    the reward's unit: multiplying all rewards by a number changes nothing.
+
+    Args:
+        inner: a categorical or squared one, on a support that is symmetric where rewards may be negative.
+        rule: statistics to `s`.
+
+    Returns:
+        A value function with state.
+
+    >>> from reppo_fx import Hyperparameters, categorical_value_function
+    >>> values = scaled_value_function(categorical_value_function(51))
+    >>> state = values.init(Hyperparameters(), 4)
+    >>> print(values.unit(state))
+    1.0
+    """
+
+    def init(hp: Hyperparameters, num_envs: int) -> Scaled:
+        real = jnp.result_type(float)
+        zero, one = jnp.zeros((), real), jnp.ones((), real)
+        statistics = ReturnStatistics(
+            jnp.zeros((num_envs,), real),
+            jnp.zeros((num_envs,), bool),
+            statistics_init(jax.ShapeDtypeStruct((), real)),
+            zero,
+            zero,
+        )
+        targets = TargetStatistics(zero, zero, zero)
+        return Scaled(statistics, targets, one, one, inner.init(hp, num_envs))
+
+    def observe(state: Scaled, transitions: Transition, hp: Hyperparameters) -> Scaled:
+        statistics = return_statistics(state.statistics, transitions, hp)
+        s = rule(statistics, state.targets, hp)
+        # Nothing but zeros so far has no scale.
+        now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)
+        within = inner.observe(state.inner, transitions, hp)
+        return Scaled(statistics, state.targets, now, state.trained, within)
+
+    def adopt(state: Scaled, targets: Array) -> Scaled:
+        return Scaled(
+            state.statistics,
+            target_statistics(state.targets, targets * state.now),
+            now=state.now,
+            trained=state.now,
+            inner=inner.adopt(state.inner, targets),
+        )
+
+    return inner._replace(
+        value=lambda outputs, hp, state: (
+            inner.value(outputs, hp, state.inner) * (state.trained / state.now)
+        ),
+        labels=lambda targets, hp, state: inner.labels(targets, hp, state.inner),
+        outside=lambda targets, hp, state: inner.outside(targets, hp, state.inner),
+        init=init,
+        observe=observe,
+        adopt=adopt,
+        unit=lambda state: state.now * inner.unit(state.inner),
+    )
+
+
+def return_statistics(
+    before: ReturnStatistics, transitions: Transition, hyperparameters: Hyperparameters
+) -> ReturnStatistics:
+    """Statistics with a rollout `[T, num_envs]` taken in; steps at which the simulator failed say nothing."""
+    reward = transitions.reward * hyperparameters.reward_scale
+    ended = transitions.terminated | transitions.truncated
+
+    def step(
+        carry: tuple[Array, Array], row: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array], Array]:
+        returns, over = carry
+        reward, ended = row
+        returns = reward + hyperparameters.discount * jnp.where(over, 0.0, returns)
+        return (returns, ended), returns
+
+    start = (before.returns, before.ended)
+    (returns, over), all_returns = jax.lax.scan(step, start, (reward, ended))
+    return ReturnStatistics(
+        returns,
+        over,
+        statistics_update(before.seen, all_returns),
+        jnp.maximum(before.largest_return, jnp.max(jnp.abs(all_returns))),
+        jnp.maximum(before.largest_reward, jnp.max(jnp.abs(reward))),
+    )
+
+
+def target_statistics(before: TargetStatistics, targets: Array) -> TargetStatistics:
+    """Moving averages with the targets of one more iteration; those of the first one count in full."""
+    weight = before.weight + TARGET_RATE * (1.0 - before.weight)
+    rate = TARGET_RATE / weight
+    mean, square = jnp.mean(targets), jnp.mean(jnp.square(targets))
+    return TargetStatistics(
+        before.mean + rate * (mean - before.mean),
+        before.square + rate * (square - before.square),
+        weight,
+    )
