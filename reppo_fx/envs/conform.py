@@ -99,6 +99,7 @@ def conform(env: Environment) -> Environment:
         refresh=_keep if env.refresh is _keep else _Conformed(refresh),
         restart=_Conformed(restart) if env.restart else None,
         observation=declared,
+        num_actions=None if env.num_actions is None else int(env.num_actions),
     )
     _trace(checked)
     return checked

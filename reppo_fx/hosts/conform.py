@@ -37,6 +37,7 @@ class Conformed(Wrapper):
         _check_facts(env)
         self.observation = jax.tree.map(_canonical, env.observation)
         self._real = jax.dtypes.canonicalize_dtype(np.float64)
+        self.num_actions = None if env.num_actions is None else int(env.num_actions)
         self._specs, self._structure = tree_flatten_with_path(self.observation)
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:

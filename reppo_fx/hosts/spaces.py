@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,19 +13,6 @@ from numpy.typing import DTypeLike, NDArray
 from ..envs import select_part
 
 PARTS = ("state", "privileged_state")
-
-
-@runtime_checkable
-class ActionSpace(Protocol):
-    """How a simulator's actions are had from ours."""
-
-    @property
-    def size(self) -> int: ...
-    @property
-    def num_actions(self) -> int | None: ...
-    def __call__(self, action: NDArray[Any]) -> NDArray[Any]: ...
-    def any(self, num_envs: int) -> NDArray[Any]:
-        """Some action of ours for every instance, to try a step with."""
 
 
 @runtime_checkable
@@ -65,7 +52,7 @@ class ActionRange(NamedTuple):
         """There is no number of them."""
 
     def any(self, num_envs: int) -> NDArray[Any]:
-        """Zeros."""
+        """Some action of ours for every instance, to try a step with: zeros."""
         return np.zeros((num_envs, self.size))
 
     def __call__(self, action: Float[np.ndarray, "n d"]) -> NDArray[Any]:
@@ -97,13 +84,17 @@ class Choices(NamedTuple):
         return 1
 
     def any(self, num_envs: int) -> NDArray[Any]:
-        """The first action."""
+        """Some action of ours for every instance: the first."""
         return np.zeros(num_envs, np.int32)
 
     def __call__(self, action: Int[np.ndarray, " n"]) -> NDArray[Any]:
         """`[n]` from 0 to `[n]` as the simulator has them."""
         own: NDArray[Any] = (np.asarray(action) + self.start).astype(self.dtype)
         return own
+
+
+ActionSpace: TypeAlias = ActionRange | Choices
+"""How a simulator's actions are had from ours."""
 
 
 def read_action_space(name: str, space: object) -> ActionSpace:

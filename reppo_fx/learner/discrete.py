@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ class Categorical(NamedTuple):
     logits: Float[Array, "*batch n"]
 
 
-def categorical(num_actions: int) -> Distribution:
+def categorical(num_actions: SupportsIndex) -> Distribution:
     """`n` actions, numbered from 0, as int32; the actor gives a logit of each.
 
     The target entropy is `entropy_share · log n`, where `n` counts the actions that a state does not rule out. The

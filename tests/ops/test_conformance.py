@@ -63,7 +63,7 @@ class Draw:
         return jnp.asarray(self.rng.uniform(-0.9, 0.9, size=(*self.batch, *features)), self.dtype)
 
     def choices(self):
-        return jnp.asarray(self.rng.integers(0, FEATURES, size=self.batch), jnp.int32)
+        return jnp.asarray(self.rng.integers(FEATURES, size=self.batch), jnp.int32)
 
     def kl(self):
         return jnp.asarray(self.rng.uniform(0.0, 0.2, size=self.batch), self.dtype)
@@ -623,6 +623,33 @@ def masked_logits(d):
 
 # What replaces an op's ordinary inputs.
 EXTREMES = {
+    "categorical_entropy": lambda d: {"logits": masked_logits(d)},
+    "categorical_kl": lambda d: {
+        "logits_old": masked_logits(d),
+        # Rules out nothing that the old one takes.
+        "logits_new": d.rows(
+            [1.0, -np.inf, d.tiny],
+            [0.0, 1.0, 2.0],
+            [-np.inf, 0.0, d.big / 4],
+            [-9.0, 9.0, 0.0],
+            [0.0] * 3,
+        ),
+    },
+    "categorical_log_prob": lambda d: {
+        "logits": masked_logits(d),
+        "action": jnp.asarray([2, 0, 2, 1, 1 if d.dtype == jnp.float16 else 0], jnp.int32),
+    },
+    "categorical_mean": lambda d: {
+        "logits": masked_logits(d),
+        "values": d.rows(
+            [1.0, np.nan, 2.0],
+            [-1.0, np.inf, np.nan],
+            [np.nan, np.inf, d.big],
+            [d.root, -d.root, 0.0],
+            [d.tiny, np.nan if d.dtype != jnp.float16 else 0.0, -np.inf],
+        ),
+    },
+    "categorical_sample": lambda d: {"logits": masked_logits(d)},
     "dual_init": lambda d: {
         "temperature": jnp.asarray(d.tiny, d.dtype),
         "multiplier": jnp.asarray(d.big, d.dtype),
