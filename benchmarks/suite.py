@@ -78,6 +78,7 @@ SUITES = {
     ),
     "dmc": tuple(PUBLISHED),
 }
+KNOWN = {task for tasks in SUITES.values() for task in tasks}
 # Diagnostics that are kept of every evaluation, [settings, seeds].
 KEPT = ("entropy", "temperature", "multiplier", "kl", "closed_gate", "q_value", "value_error")
 KEPT_OF_TRAINING = ("reward", "target", "value_bias", "outside", "unit", "skipped_updates")
@@ -195,7 +196,7 @@ def read(folder: Path) -> dict[str, dict[str, Scores]]:
 
 def tasks_of(found: dict[str, dict[str, Scores]]) -> list[str]:
     every = {task for tasks in found.values() for task in tasks}
-    known = [task for suite in SUITES.values() for task in suite]
+    known = [task for tasks in SUITES.values() for task in tasks]
     return [task for task in dict.fromkeys([*known, *sorted(every)]) if task in every]
 
 
@@ -211,12 +212,14 @@ def lines(folder: Path) -> Iterator[str]:
                 cells.append("")
                 continue
             last = by_task[task].last()
-            shares.append(last.mean() / PUBLISHED.get(task, MOST))
+            if task in KNOWN:
+                shares.append(last.mean() / PUBLISHED.get(task, MOST))
             cells.append(f"{last.mean():.0f} ± {last.std(ddof=1) / len(last) ** 0.5:.0f}")
         one = next(iter(by_task.values()))
+        score = f"{np.mean(shares):.3f} | {min(shares):.2f}" if shares else " | "
         yield (
-            f"| {label} | {one.returns.shape[1]} | {one.steps[-1] / 1000:.0f} | {np.mean(shares):.3f} | "
-            f"{min(shares):.2f} | {' | '.join(cells)} |"
+            f"| {label} | {one.returns.shape[1]} | {one.steps[-1] / 1000:.0f} | {score} | "
+            f"{' | '.join(cells)} |"
         )
 
 
