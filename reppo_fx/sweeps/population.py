@@ -41,6 +41,13 @@ MAY_EVOLVE = (
     "entropy_target",
     "entropy_share",
     "aux_weight",
+    "sigma",
+    "temperature_rate",
+    "multiplier_rate",
+    "exploration_noise_min",
+    "exploration_noise_max",
+    "exploration_base",
+    "min_trace_weight",
 )
 # What these change is what was learned already: the same parameters mean something else afterwards.
 FIXED_IN_A_RUN = {
