@@ -170,14 +170,24 @@ def show(task: str, arguments: argparse.Namespace, found: dict[str, Any]) -> Non
 
 
 class Scores(NamedTuple):
-    """Of one setting on one task: returns by evaluation and seed, and steps."""
+    """Of one setting on one task: returns by evaluation and seed, steps, and success where it is known."""
 
     steps: np.ndarray
     returns: np.ndarray
+    success: np.ndarray | None
 
-    def last(self) -> np.ndarray:
-        """Per seed, the mean of the last quarter of the evaluations."""
-        return self.returns[-max(1, len(self.returns) // 4) :].mean(0)
+    def cell(self) -> str:
+        """Mean over seeds in the last quarter of the evaluations ± standard error, and success there."""
+        last = last_quarter(self.returns)
+        text = f"{last.mean():.0f} ± {last.std(ddof=1) / len(last) ** 0.5:.0f}"
+        if self.success is None:
+            return text
+        return f"{text}, success {last_quarter(self.success).mean():.2f}"
+
+
+def last_quarter(values: np.ndarray) -> np.ndarray:
+    """Per seed, the mean of the last quarter of the evaluations."""
+    return values[-max(1, len(values) // 4) :].mean(0)
 
 
 def read(folder: Path) -> dict[str, dict[str, Scores]]:
@@ -190,7 +200,9 @@ def read(folder: Path) -> dict[str, dict[str, Scores]]:
         returns = np.array([r["eval_return"] for r in rows])
         for i, setting in enumerate(result["settings"]):
             label = f"{result['label']}, {label_text(setting)}" if setting else result["label"]
-            found.setdefault(label, {})[result["task"]] = Scores(steps, returns[:, i])
+            said = next((name for name in SUCCESS if name in rows[0]), None)
+            success = None if said is None else np.array([r[said] for r in rows])[:, i]
+            found.setdefault(label, {})[result["task"]] = Scores(steps, returns[:, i], success)
     return found
 
 
@@ -211,10 +223,10 @@ def lines(folder: Path) -> Iterator[str]:
             if task not in by_task:
                 cells.append("")
                 continue
-            last = by_task[task].last()
+            last = last_quarter(by_task[task].returns)
             if task in KNOWN:
                 shares.append(last.mean() / PUBLISHED.get(task, MOST))
-            cells.append(f"{last.mean():.0f} ± {last.std(ddof=1) / len(last) ** 0.5:.0f}")
+            cells.append(by_task[task].cell())
         one = next(iter(by_task.values()))
         score = f"{np.mean(shares):.3f} | {min(shares):.2f}" if shares else " | "
         yield (
@@ -254,7 +266,7 @@ def draw(folder: Path, path: Path) -> None:
         for number, (label, by_task) in enumerate(found.items()):
             if task not in by_task:
                 continue
-            steps, returns = by_task[task]
+            steps, returns, _ = by_task[task]
             mean, error = returns.mean(1), returns.std(1, ddof=1) / returns.shape[1] ** 0.5
             color = f"C{number % 10}"
             panel.plot(steps / 1e6, mean, color=color, label=label)
