@@ -145,6 +145,77 @@ class Wordy(Clock):
         return "abc"
 
 
+class Switches(Clock):
+    action_space = gymnasium.spaces.MultiBinary(3)
+
+
+class Dials(Clock):
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+
+class Single(Clock):
+    action_space = gymnasium.spaces.Discrete(1)
+
+
+class Choosing(gymnasium.Env):
+    """Actions 5, 6 and 7; pays the one taken, and rules out the one that was."""
+
+    action_space = gymnasium.spaces.Discrete(3, start=5)
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "age": gymnasium.spaces.Box(0, 9, (1,), np.float32),
+            "allowed": gymnasium.spaces.MultiBinary(3),
+        }
+    )
+
+    def shown(self, taken=None):
+        return {"age": np.float32([self.age]), "allowed": np.int8(np.arange(5, 8) != taken)}
+
+    def reset(self, *, seed=None, options=None):
+        self.age = 0
+        return self.shown(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.age += 1
+        return self.shown(action), float(action), self.age == 4, False, {}
+
+
+def test_discrete_actions_begin_with_0_whatever_the_simulators_do():
+    env = hosts.conform(hosts.gymnasium(Choosing, 3, action_mask="allowed"))
+    assert (env.num_actions, env.action_size, env.action_mask) == (3, 1, "allowed")
+    assert env.observation["allowed"].dtype == bool
+    assert env.observation["state"].shape == (4,)  # the mask as numbers, too
+    assert env.reset(0)["allowed"].all()
+    timestep = env.step(np.array([0, 2, 1]))
+    assert timestep.reward.tolist() == [5.0, 7.0, 6.0]
+    np.testing.assert_array_equal(~timestep.observation["allowed"], np.eye(3)[[0, 2, 1]])
+    # One part alone is seen where it is named.
+    own = hosts.gymnasium(Choosing, 3, actor_part="age", action_mask="allowed")
+    assert {name: spec.shape for name, spec in own.observation.items()} == {
+        "age": (1,),
+        "allowed": (3,),
+    }
+
+
+@pytest.mark.parametrize(
+    "action", [np.array([0, 1, 3]), np.array([0, -1, 0]), np.zeros((3, 1), int), np.zeros(3)]
+)
+def test_numbers_of_no_action_are_named(action, unchecked_annotations):
+    env = hosts.conform(hosts.gymnasium(Choosing, 3, action_mask="allowed"))
+    env.reset(0)
+    with pytest.raises(ValueError, match=r"Choosing: actions .* whole numbers from 0 to 2"):
+        env.step(action)
+
+
+def test_what_can_be_learned_is_known_by_name():
+    from reppo_fx.hosts.gymnasium import gymnasium_learnable
+
+    learnable = {"CartPole-v1": True, "Pendulum-v1": True, "Acrobot-v1": True, "Nothing-v0": False}
+    for name, can in learnable.items():
+        assert gymnasium_learnable(name) is can
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "sentence"),
     [
@@ -153,7 +224,19 @@ class Wordy(Clock):
             {},
             "unknown gymnasium environment 'Pendulum-v9'; did you mean 'Pendulum-v1'",
         ),
-        ("CartPole-v1", {}, "CartPole-v1 has discrete actions"),
+        (Switches, {}, r"Switches has discrete actions in MultiBinary\(3\)"),
+        (Dials, {}, r"Dials has actions in MultiDiscrete"),
+        (Single, {}, r"Single has a single action \(Discrete\(1\)\)"),
+        (
+            "CartPole-v1",
+            {"action_mask": "mask"},
+            "action_mask is 'mask', but the observation has no",
+        ),
+        (
+            Choosing,
+            {"action_mask": "mask"},
+            "action_mask is 'mask', but the observation has no part",
+        ),
         (
             Pixels,
             {},

@@ -58,6 +58,71 @@ def test_the_action_follows_the_observation(gradient):
     assert float(metrics.eval_return[-1]) > 0.98
 
 
+SOFT = HP._replace(entropy_share=0.6, initial_temperature=0.3)
+
+
+def discrete(env, **changes):
+    """A run, and what it learned: `(x, mask) -> (π, Q of every action, V)`."""
+    train = rx.make_train(env, dataclasses.replace(CONFIG, **changes))
+    state, metrics = jax.jit(train)(jax.random.key(0), SOFT)
+    hp = state.hyperparameters
+
+    def learned(x, mask=None):
+        shown = jnp.array([[x]])
+        whole = shown if mask is None else {"state": shown, "action_mask": jnp.array([mask])}
+        inputs = rx.network_inputs(train, hp, state.rollout.statistics, whole)
+        outputs = state.learner.networks.critic(inputs[1], None).outputs
+        logits = rx.make_policy(train, state).at(whole).logits
+        value = rx.value_of(train, state, jax.random.key(1), inputs).value
+        q = train.value_function.value(outputs, hp, state.learner.values)
+        return [np.asarray(a[0]) for a in (jax.nn.softmax(logits), q, value)]
+
+    return learned, float(state.learner.duals.temperature), metrics
+
+
+def boltzmann(q, alpha):
+    weights = np.exp(np.asarray(q) / alpha)
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("gradient", ["pathwise", "score"])
+def test_a_bandit_is_learned_to_its_values_and_to_the_best_policy_of_its_temperature(gradient):
+    learned, alpha, metrics = discrete(probes.bandit(), policy_gradient=gradient)
+    near = 0.02 if gradient == "pathwise" else 0.1  # one of them samples
+    for x, rewards in ((1.0, [0.0, 0.5, 1.0]), (-1.0, [1.0, 0.5, 0.0])):
+        p, q, value = learned(x)
+        np.testing.assert_allclose(q, rewards, atol=0.05)
+        np.testing.assert_allclose(p, boltzmann(rewards, alpha), atol=near)
+        np.testing.assert_allclose(value, p @ rewards, atol=0.05)
+    entropy = float(metrics.training.learner.entropy[-1])
+    np.testing.assert_allclose(entropy, SOFT.entropy_share * np.log(3), atol=near)
+    assert float(metrics.eval_return[-1]) == 1.0
+
+
+def test_two_choices_are_learned_to_the_best_values_with_entropy():
+    learned, alpha, metrics = discrete(probes.two_step_choice())
+    later = {1.0: [0.0, 1.0], -1.0: [0.5, 0.0]}
+    soft = {x: alpha * np.log(np.exp(np.array(q) / alpha).sum()) for x, q in later.items()}
+    for x, q in {**later, 0.0: [GAMMA * soft[-1.0], GAMMA * soft[1.0]]}.items():
+        found = learned(x)
+        np.testing.assert_allclose(found[1], q, atol=0.06)
+        np.testing.assert_allclose(found[0], boltzmann(q, alpha), atol=0.05)
+    assert float(metrics.eval_return[-1]) == 1.0
+
+
+def test_what_is_ruled_out_is_not_found_out_however_much_it_pays():
+    learned, alpha, metrics = discrete(probes.masked(probes.bandit()))
+    assert float(metrics.training.reward[-1]) <= 1.0
+    rewards = np.array([0.0, 0.5, 1.0])
+    for mask in ([True, True, True], [True, True, False], [False, False, True]):
+        p, _, value = learned(1.0, mask)
+        best = np.zeros(3)
+        best[mask] = boltzmann(rewards[mask], alpha)
+        np.testing.assert_allclose(p, best, atol=0.05)
+        assert (p[~np.array(mask)] == 0).all()
+        np.testing.assert_allclose(value, best @ rewards, atol=0.06)
+
+
 def test_a_nan_bomb_does_not_keep_the_value_from_being_learned():
     probability = 0.02
     train, state, metrics = learn(probes.nan_bomb(probes.constant_reward(), probability))
