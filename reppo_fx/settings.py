@@ -198,7 +198,7 @@ class Hyperparameters(NamedTuple):
     trace_decay: Value = 0.95
     kl_target: Value = 0.1
     entropy_target: Value = 0.5
-    entropy_share: Value = 0.5
+    entropy_share: Value = 0.2
     initial_temperature: Value = 0.01
     initial_multiplier: Value = 0.01
     temperature_rate: Value = 1.0

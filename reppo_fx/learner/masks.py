@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from ..settings import Hyperparameters
 from .networks import ActorNetwork, MakeNetworks, Networks, NetworkShapes
@@ -60,7 +60,7 @@ def masked_networks(make: MakeNetworks) -> MakeNetworks:
     return networks
 
 
-def without_mask(part: PyTree[Array], observation: PyTree) -> PyTree[Array]:
+def without_mask(part: PyTree[Array], observation: PyTree[ArrayLike]) -> PyTree[Array]:
     """The actor's part as it is, where nothing is ruled out."""
     del observation
     return part

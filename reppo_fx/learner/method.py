@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import optax
-from jaxtyping import Array, Bool, Float, PyTree, ScalarLike
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, ScalarLike
 
 from ..ops import Duals, RunningStatistics
 from ..settings import Config, Hyperparameters
@@ -26,7 +26,7 @@ from .values import ValueFunction
 
 MakeOptimizer = Callable[[Hyperparameters, Config], optax.GradientTransformation]
 Part = Callable[[PyTree[Array]], PyTree[Array]]
-AddMask = Callable[[PyTree[Array], PyTree], PyTree[Array]]
+AddMask = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
 """`(actor's part, normalized; whole observation as the environment gives it) -> what the actor sees`."""
 
 

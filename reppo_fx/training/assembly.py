@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from ..envs import action_spec, select_part
 from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
@@ -147,7 +147,7 @@ def make_method(
 def mask_of(part: str) -> AddMask:
     """Puts this part of an observation beside the actor's as its mask; the same function for the same name."""
 
-    def with_mask(own: PyTree[Array], observation: PyTree) -> Masked:
+    def with_mask(own: PyTree[Array], observation: PyTree[ArrayLike]) -> Masked:
         return Masked(own, jnp.asarray(select_part(observation, part)))
 
     return with_mask

@@ -63,6 +63,32 @@ def test_every_number_is_that_of_an_instance_stepped_by_hand(task):
         assert ends >= 2
 
 
+def test_discrete_actions_are_those_of_an_instance_stepped_by_hand():
+    env = hosts.conform(hosts.envpool("CartPole-v1", 2))
+    assert (env.num_actions, env.action_size, env.episode_length) == (2, 1, 500)
+    env.reset(SEED)
+    actions = np.random.default_rng(1).integers(2, size=(120, 2)).astype(np.int32)
+    for index in range(2):
+        env.reset(SEED)
+        rows = by_hand("CartPole-v1", SEED + index, actions[:, index], None, 500)
+        ends = 0
+        for action, row in zip(actions, rows, strict=True):
+            ours = env.step(action)
+            np.testing.assert_allclose(ours.next_observation[index], row[0], rtol=1e-6)
+            np.testing.assert_allclose(ours.observation[index], row[1], rtol=1e-6)
+            assert ours.terminated[index] == row[3]
+            ends += row[3]
+        assert ends >= 1
+
+
+def test_what_can_be_learned_is_known_by_name():
+    from reppo_fx.hosts.envpool import envpool_learnable
+
+    learnable = {"CartPole-v1": True, "Pendulum-v1": True, "Pong-v5": False, "Nothing-v0": False}
+    for name, can in learnable.items():
+        assert envpool_learnable(name) is can
+
+
 def test_a_seed_makes_it_anew_and_none_goes_on():
     env = hosts.envpool("CartpoleBalance-v1", 3)
     first, again, further, other = (np.array(env.reset(s)) for s in (4, 4, None, 5))

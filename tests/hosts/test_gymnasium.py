@@ -1,15 +1,12 @@
 """gymnasium's environments: true successors in both modes, numbers by hand, and sentences for the rest."""
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-import reppo_fx as rx
 from reppo_fx import hosts
 
-from ..sizes import HP, tiny
 from .worlds import Clock, clocks, vector
 
 STEPS = 13
@@ -141,68 +138,82 @@ class Pixels(Clock):
         return np.full((4, 4, 3), self.age, np.uint8)
 
 
-class Chosen(Clock):
-    """Actions 2, 3 and 4; shows which of the first and the last there are, and pays the action's number."""
-
-    action_space = gymnasium.spaces.Discrete(3, start=2)
-    observation_space = gymnasium.spaces.Dict(
-        {
-            "clock": gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64),
-            "mask": gymnasium.spaces.MultiBinary(3),
-        }
-    )
-
-    def shown(self):
-        return {
-            "clock": np.array([self.age], float),
-            "mask": np.array([1, 0, self.age % 2], np.int8),
-        }
-
-    def step(self, action):
-        _, _, *rest = super().step([0.0])
-        return self.shown(), float(action), *rest
-
-
-class Several(Clock):
-    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
-
-
-class Switches(Clock):
-    action_space = gymnasium.spaces.MultiBinary(4)
-
-
-class Alone(Clock):
-    action_space = gymnasium.spaces.Discrete(1)
-
-
-def test_discrete_actions_are_numbers_from_the_spaces_own_start():
-    env = hosts.conform(hosts.gymnasium(Chosen, 3))
-    assert (env.num_actions, env.action_size) == (3, 1)
-    env.reset(0)
-    assert env.step(np.array([0, 1, 2], np.int32)).reward.tolist() == [2.0, 3.0, 4.0]
-    with pytest.raises(ValueError, match="whole numbers from 0 to 2, one for each of 3 instances"):
-        env.step(np.array([0, 1, 3]))
-
-
-def test_a_mask_goes_beside_what_is_seen_as_booleans():
-    env = hosts.conform(hosts.gymnasium(Chosen, 2, action_mask="mask", actor_part="clock"))
-    assert env.action_mask == "mask"
-    seen = env.reset(0)
-    assert seen["mask"].tolist() == [[True, False, False]] * 2
-    assert seen["clock"].shape == (2, 1)
-    train = rx.make_host_train(env, tiny(episode_length=4))
-    state, _ = train.iteration(train.init(jax.random.key(0), HP._replace(v_max=40.0)))
-    state, rollout = hosts.collect(train, train.worlds.training(()), state)
-    assert 1 not in np.asarray(rollout.transitions.action)
-    with pytest.raises(ValueError, match="action_mask is 'masks', but"):
-        hosts.gymnasium(Chosen, 2, action_mask="masks", actor_part="clock")
-
-
 class Wordy(Clock):
     observation_space = gymnasium.spaces.Text(5)
 
     def shown(self):
         return "abc"
+
+
+class Switches(Clock):
+    action_space = gymnasium.spaces.MultiBinary(3)
+
+
+class Dials(Clock):
+    action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+
+class Single(Clock):
+    action_space = gymnasium.spaces.Discrete(1)
+
+
+class Choosing(gymnasium.Env):
+    """Actions 5, 6 and 7; pays the one taken, and rules out the one that was."""
+
+    action_space = gymnasium.spaces.Discrete(3, start=5)
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "age": gymnasium.spaces.Box(0, 9, (1,), np.float32),
+            "allowed": gymnasium.spaces.MultiBinary(3),
+        }
+    )
+
+    def shown(self, taken=None):
+        return {"age": np.float32([self.age]), "allowed": np.int8(np.arange(5, 8) != taken)}
+
+    def reset(self, *, seed=None, options=None):
+        self.age = 0
+        return self.shown(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.age += 1
+        return self.shown(action), float(action), self.age == 4, False, {}
+
+
+def test_discrete_actions_begin_with_0_whatever_the_simulators_do():
+    env = hosts.conform(hosts.gymnasium(Choosing, 3, action_mask="allowed"))
+    assert (env.num_actions, env.action_size, env.action_mask) == (3, 1, "allowed")
+    assert env.observation["allowed"].dtype == bool
+    assert env.observation["state"].shape == (4,)  # the mask as numbers, too
+    assert env.reset(0)["allowed"].all()
+    timestep = env.step(np.array([0, 2, 1]))
+    assert timestep.reward.tolist() == [5.0, 7.0, 6.0]
+    np.testing.assert_array_equal(~timestep.observation["allowed"], np.eye(3)[[0, 2, 1]])
+    # One part alone is seen where it is named.
+    own = hosts.gymnasium(Choosing, 3, actor_part="age", action_mask="allowed")
+    assert {name: spec.shape for name, spec in own.observation.items()} == {
+        "age": (1,),
+        "allowed": (3,),
+    }
+
+
+@pytest.mark.parametrize(
+    "action", [np.array([0, 1, 3]), np.array([0, -1, 0]), np.zeros((3, 1), int), np.zeros(3)]
+)
+def test_numbers_of_no_action_are_named(action, unchecked_annotations):
+    env = hosts.conform(hosts.gymnasium(Choosing, 3, action_mask="allowed"))
+    env.reset(0)
+    with pytest.raises(ValueError, match=r"Choosing: actions .* whole numbers from 0 to 2"):
+        env.step(action)
+
+
+def test_what_can_be_learned_is_known_by_name():
+    from reppo_fx.hosts.gymnasium import gymnasium_learnable
+
+    learnable = {"CartPole-v1": True, "Pendulum-v1": True, "Acrobot-v1": True, "Nothing-v0": False}
+    for name, can in learnable.items():
+        assert gymnasium_learnable(name) is can
 
 
 @pytest.mark.parametrize(
@@ -213,9 +224,19 @@ class Wordy(Clock):
             {},
             "unknown gymnasium environment 'Pendulum-v9'; did you mean 'Pendulum-v1'",
         ),
-        (Several, {}, "has discrete actions in MultiDiscrete|has actions in MultiDiscrete"),
-        (Switches, {}, "has discrete actions in MultiBinary"),
-        (Alone, {}, "has a single action"),
+        (Switches, {}, r"Switches has discrete actions in MultiBinary\(3\)"),
+        (Dials, {}, r"Dials has actions in MultiDiscrete"),
+        (Single, {}, r"Single has a single action \(Discrete\(1\)\)"),
+        (
+            "CartPole-v1",
+            {"action_mask": "mask"},
+            "action_mask is 'mask', but the observation has no",
+        ),
+        (
+            Choosing,
+            {"action_mask": "mask"},
+            "action_mask is 'mask', but the observation has no part",
+        ),
         (
             Pixels,
             {},

@@ -11,7 +11,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx import hosts
 from reppo_fx.envs import probes
-from reppo_fx.hosts.collect import gather
+from reppo_fx.hosts.collect import gather, transition_shapes
 from reppo_fx.training import original
 from reppo_fx.training.iteration import init_state
 
@@ -165,6 +165,22 @@ def test_it_learns_what_the_pure_loop_learns():
     host = rx.make_host_train(hosts.pure(world, 16), config)(keys, hp)[1]
     assert (np.asarray(pure.eval_return) > 0.9).all()
     assert (np.asarray(host.eval_return) > 0.9).all()
+
+
+def test_members_of_discrete_actions_share_a_simulator_and_learn():
+    config = rx.Config(**{**vars(CONFIG), "total_steps": 4096, "num_envs": 16, "num_evals": 1})
+    hp = rx.Hyperparameters(v_max=2.0, learning_rate=3e-3, initial_temperature=0.1)
+    with rx.make_host_train(hosts.pure(probes.bandit(), 16), config) as host:
+        settings = rx.grid(hp, entropy_share=[0.1, 0.9])
+        runs = rx.sweep(host, settings, num_seeds=2, key=jax.random.key(0))
+        assert runs.metrics.eval_return.shape == (2, 2, 1)
+        assert (runs.metrics.eval_return == 1.0).all()  # the mode is the best action
+        state = host.init(jax.random.key(0), hp)
+        transitions, _ = gather(host, host.worlds.training(()), state)
+        shapes = transition_shapes(host.worlds.training(()), (config.num_steps, config.num_envs))
+        pairs = ((transitions.action, shapes.action), (transitions.reward, shapes.reward))
+        assert all((ours.shape, ours.dtype) == (s.shape, s.dtype) for ours, s in pairs)
+        assert transitions.action.dtype == np.int32
 
 
 def test_a_sweep_gives_axes_and_labels_and_cannot_be_traced():

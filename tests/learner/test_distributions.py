@@ -47,8 +47,8 @@ def test_a_range_changes_actions_and_entropy_and_nothing_else():
     entropies = [d.entropy(key, policy, 16) for d in (unit, scaled)]
     np.testing.assert_allclose(entropies[1], entropies[0] + volume, rtol=1e-5)
     # The constraint asks for the same policy in either unit.
-    assert np.isclose(scaled.target_entropy(HP, None), unit.target_entropy(HP, None) + volume)
-    assert float(unit.target_entropy(HP, None)) == -2 * HP.entropy_target
+    assert np.isclose(scaled.target_entropy(HP, policy), unit.target_entropy(HP, policy) + volume)
+    assert float(unit.target_entropy(HP, policy)) == -2 * HP.entropy_target == -1.0
     np.testing.assert_allclose(scaled.mode(policy), unit.mode(policy) * jnp.array(SCALE), rtol=1e-6)
 
 

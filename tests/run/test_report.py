@@ -136,6 +136,8 @@ WORLD = {
     "critic_part": "state",
     "action_size": 1,
     "action_scale": 1.0,
+    "num_actions": None,
+    "action_mask": None,
     "episode_length": 6,
 }
 

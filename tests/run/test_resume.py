@@ -251,7 +251,7 @@ def test_a_second_process_is_refused(probe_task, tmp_path, capsys):
         (lambda d: d["environment"].update(action_scale=0.0), "every entry must be positive"),
         (lambda d: d["environment"].update(zoo=1), "unknown entry 'environment.zoo'"),
         (lambda d: d.update(seed=2**70), "seed is 1180591620717411303424; it must be from 0"),
-        (lambda d: d.update(version=2), "has version 2; this package reads version 3"),
+        (lambda d: d.update(version=2), "has version 2; this package reads version 4"),
         (lambda d: d.update(num_seeds=0), "seeds is 0"),
         (lambda d: d.update(grid={"discount": []}), "grid.discount is"),
     ],
@@ -275,7 +275,7 @@ def test_a_config_that_is_not_as_it_was_written_gets_a_sentence(
 
 
 def test_a_config_cut_short_gets_a_sentence(tmp_path, capsys):
-    (tmp_path / "config.json").write_text('{"version": 3, "task": ')
+    (tmp_path / "config.json").write_text('{"version": 4, "task": ')
     assert cli.main(["train", "--resume", str(tmp_path)]) == 2
     assert "config.json cannot be read" in capsys.readouterr().err
 

@@ -73,9 +73,16 @@ def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
     leaves_close(over_settings, vmapped(jnp.stack([keys[0], keys[0]]), settings)[1])
 
 
-def test_every_hyperparameter_is_traced_and_shares_one_compilation():
-    config = dataclasses.replace(TINY, exploration="noise")
-    train = rx.make_train(probes.terminating_reward(4), config)
+@pytest.mark.parametrize(
+    ("world", "of_others"),
+    [
+        (probes.terminating_reward(4), ["entropy_share"]),
+        (probes.two_step_choice(), ["entropy_target", "min_std"]),
+    ],
+    ids=["box", "discrete"],
+)
+def test_every_hyperparameter_is_traced_and_shares_one_compilation(world, of_others):
+    train = rx.make_train(world, dataclasses.replace(TINY, exploration="noise"))
     counted = jax.jit(chex.assert_max_traces(lambda key, hp: train(key, hp), n=1))
     base = HP._replace(sigma=0.1, exploration_noise_max=3.0, exploration_base=0.1)
     base = rx.Hyperparameters(*map(float, base))
@@ -96,8 +103,8 @@ def test_every_hyperparameter_is_traced_and_shares_one_compilation():
         if same:
             unchanged.append(name)
     assert counted._cache_size() == 1
-    # Every leaf is not only accepted but has an effect; one of them on discrete actions (test_discrete.py).
-    assert unchanged == ["entropy_share"]
+    # Every leaf is not only accepted but has an effect, but for those of the other kind of action.
+    assert unchanged == of_others
 
 
 def test_state_is_arrays_with_the_same_structure_and_types_after_every_step(train):
