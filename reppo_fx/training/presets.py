@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, SupportsIndex
 
 from .._errors import unknown_name
 from .._ranges import as_count
@@ -71,7 +71,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
 
 
 def horizon_discount(
-    episode_length: int, lowest: float | int = 0.95, highest: float | int = 0.995
+    episode_length: SupportsIndex, lowest: float | int = 0.95, highest: float | int = 0.995
 ) -> float:
     """`γ = 1 − 10 / episode length`, within bounds: a horizon of a tenth of the episode.
 
