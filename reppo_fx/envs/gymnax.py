@@ -69,7 +69,7 @@ def gymnax(
     metrics, except `discount`, which is `terminated` again.
 
     Args:
-        task: a name, e.g. `"CartPole-v1"`, or an environment object (`gymnax.environments.environment.Environment`).
+        task: a name, e.g. `"CartPole-v1"`, or an environment object of gymnax.
         env_params: its parameters, a dataclass; none: its default ones.
         flatten: observations as one float vector: boards are raveled, a category becomes one-hot. False: as
             they are, for networks of your own.
