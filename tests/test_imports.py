@@ -39,6 +39,7 @@ HEAVY = [
     "mujoco",
     "mujoco_playground",
     "brax",
+    "gymnax",
     "orbax",
     "matplotlib",
     "rich",

@@ -10,6 +10,7 @@ from .base import Environment, TimeStep, action_spec, select_part
 from .brax import brax, brax_names
 from .conform import conform
 from .containment import COUNTERS, LIMIT, RESET_TRIES, believed, contain_nan
+from .gymnax import GymnaxState, GymnaxTask, gymnax, gymnax_names
 from .playground import playground, playground_names
 from .spaces import action_range, clip_action, flatten_observation, scale_reward
 from .transforms import (
@@ -27,6 +28,8 @@ __all__ = [
     "LIMIT",
     "RESET_TRIES",
     "Environment",
+    "GymnaxState",
+    "GymnaxTask",
     "RandomizedState",
     "TimeStep",
     "action_range",
@@ -41,7 +44,10 @@ __all__ = [
     "conform",
     "contain_nan",
     "flatten_observation",
+    "gymnax",
+    "gymnax_names",
     "make",
+    "named_family",
     "playground",
     "playground_names",
     "random_start_age",
@@ -66,24 +72,27 @@ class _Family(NamedTuple):
 FAMILIES = (
     _Family("MuJoCo Playground", playground_names, playground, "playground", "mujoco_playground"),
     _Family("Brax", brax_names, brax, "brax", "brax"),
+    _Family("gymnax", gymnax_names, gymnax, "gymnax", "gymnax"),
 )
 
 
-def make(task: str | Task | Environment) -> Environment:
-    """A Playground task or a Brax environment, whichever knows it.
+def make(task: str | Task | GymnaxTask | Environment) -> Environment:
+    """A task of Playground, Brax or gymnax, whichever knows it.
 
     Args:
-        task: a name, e.g. `"CartpoleSwingup"` or `"hopper"`, or a task object of either package. An
-            `Environment` comes back as it is.
+        task: a name, e.g. `"CartpoleSwingup"`, `"hopper"` or `"CartPole-v1"`, with or without its family
+            (`"gymnax:CartPole-v1"`), or a task object of one of the packages. An `Environment` comes back as it is.
 
     Raises:
-        ValueError: if neither knows it, with the nearest names, and the extra that would bring more.
-        ImportError: if neither package is installed.
+        ValueError: if none knows it, with the nearest names, and the extra that would bring more.
+        ImportError: if no such package, or not the family's, is installed.
     """
     if isinstance(task, Environment):
         return task
     if not isinstance(task, str):
         return _family_of(task).adapter(task)
+    if (named := named_family(task)) is not None:
+        return named.adapter(task.partition(":")[2])
     known: list[str] = []
     missing: list[tuple[_Family, MissingExtraError]] = []
     for family in FAMILIES:
@@ -110,6 +119,12 @@ def make(task: str | Task | Environment) -> Environment:
     raise ValueError(str(unknown_name("task", task, known)) + "".join(hints))
 
 
+def named_family(task: str) -> _Family | None:
+    """The family that a name begins with, as in `"gymnax:CartPole-v1"`."""
+    prefix, colon, _ = task.partition(":")
+    return next((family for family in FAMILIES if colon and family.extra == prefix), None)
+
+
 def _family_of(task: object) -> _Family:
     """By the package that a task's class comes from, or one of its bases."""
     bases = type(getattr(task, "unwrapped", task)).__mro__
@@ -118,5 +133,6 @@ def _family_of(task: object) -> _Family:
         if family.module in packages:
             return family
     raise ValueError(
-        f"task must be a name, or a task object of Playground (`MjxEnv`) or Brax (`Env`); it is {task!r}."
+        "task must be a name, or a task object of Playground (`MjxEnv`), Brax (`Env`) or gymnax (`Environment`); "
+        f"it is {task!r}."
     )

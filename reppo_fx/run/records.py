@@ -42,6 +42,7 @@ PACKAGES = (
     "mujoco",
     "mujoco-mjx",
     "brax",
+    "gymnax",
     "envpool",
     "gymnasium",
     "mani_skill",

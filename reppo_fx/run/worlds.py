@@ -17,13 +17,13 @@ World: TypeAlias = envs.Environment | hosts.HostEnvironment
 
 
 def make_world(task: str, config: Config) -> World:
-    """The world of a task by name: `FAMILY:NAME` for simulators, a bare name for pure environments.
+    """The world of a task by name: `FAMILY:NAME`, which simulators need; a bare name for pure environments.
 
     Raises:
         ValueError: if nothing has it, with the nearest names.
         ImportError: if what it needs is not installed.
     """
-    if ":" in task:
+    if ":" in task and envs.named_family(task) is None:
         return hosts.make(task, episode_length=config.episode_length or config.training_time_limit)
     return envs.make(task)
 

@@ -275,7 +275,7 @@ def test_make_names_the_extra_of_the_family_that_is_missing(monkeypatch):
 
 
 def test_make_without_any_family_names_both_extras(monkeypatch):
-    without(monkeypatch, "mujoco_playground", "brax")
+    without(monkeypatch, "mujoco_playground", "brax", "gymnax")
     with pytest.raises(ImportError, match=r"'reppo_fx\[playground\]' or 'reppo_fx\[brax\]'"):
         envs.make("hopper")
 
