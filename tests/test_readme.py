@@ -16,6 +16,9 @@ import reppo_fx as rx
 from reppo_fx.envs import probes
 from reppo_fx.run import cli, worlds
 
+# Made so small that nothing is learned: what is said of that is right, and tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
+
 matplotlib.use("agg")
 README = Path(__file__).parents[1] / "README.md"
 NOTEBOOKS = sorted(README.with_name("notebooks").glob("*.ipynb"))

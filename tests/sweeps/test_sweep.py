@@ -21,6 +21,9 @@ from reppo_fx.sweeps.runs import flatten_metrics
 from ..sizes import HP, TINY, leaves_close, tiny
 from .compilations import compiled_programs
 
+# Toys whose learning rates are too high, and whose runs say so.
+pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
+
 KEY = jax.random.key(0)
 SETTINGS = rx.grid(HP, learning_rate=[1e-3, 3e-3], discount=[0.5, 0.9])
 
