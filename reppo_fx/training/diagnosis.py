@@ -64,7 +64,7 @@ def diagnose(metrics: Metrics, hyperparameters: Hyperparameters) -> list[Finding
     >>> from reppo_fx.envs import probes
     >>> config = Config(total_steps=128, num_envs=4, num_steps=8, num_epochs=1, num_minibatches=2,
     ...                 num_evals=4, num_eval_envs=2, episode_length=8, actor_width=8, critic_width=8)
-    >>> hp = Hyperparameters(v_min=-2.0, v_max=0.0)  # but rewards are 1
+    >>> hp = Hyperparameters(v_min=-90.0, v_max=-80.0)  # but rewards are 1
     >>> _, metrics = jax.jit(make_train(probes.constant_reward(), config))(jax.random.key(0), hp)
     >>> print(diagnose(metrics, hp)[0].sentence.partition(":")[0])
     100% of the targets are outside of what the critic can hold

@@ -202,7 +202,7 @@ def test_tasks_are_listed_by_family(capsys):
         "gymnasium:HalfCheetah-v5",
     }
     titles = {line.partition(":")[0] for line in lines if not line.startswith("  ")}
-    assert titles == {"MuJoCo Playground", "Brax", "EnvPool", "gymnasium", "ManiSkill"}
+    assert titles == {*("MuJoCo Playground", "Brax", "gymnax", "EnvPool", "gymnasium", "ManiSkill")}
 
 
 class Reaching(Nasty):
