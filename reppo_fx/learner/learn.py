@@ -68,7 +68,7 @@ def learn(
         reward=jnp.mean(transitions.reward),
         target=jnp.mean(batch.target),
         value_bias=bias,
-        outside=jnp.mean(jnp.where(outside & batch.counts, 1.0, 0.0)),
+        outside=_mean_where(batch.counts, outside.astype(batch.target.dtype)),
         unit=jnp.asarray(method.value_function.unit(values) / hp.reward_scale),
         nonfinite=state.nonfinite,
         skipped_updates=state.learner.skipped_updates,
@@ -83,7 +83,13 @@ def value_bias(method: Method, state: TrainState, batch: Batch) -> Float[Array, 
     output = state.learner.networks.critic(first.critic_observation, first.action)
     values = state.learner.values
     value = method.value_function.value(output.outputs, state.hyperparameters, values)
-    return jnp.mean(jnp.where(first.counts, value - first.target, 0.0))
+    return _mean_where(first.counts, value - first.target)
+
+
+def _mean_where(counts: Array, values: Array) -> Float[Array, ""]:
+    """Mean over the rows that the critic learns from; 0 without any."""
+    total = jnp.sum(jnp.where(counts, values, jnp.zeros_like(values)))
+    return total / jnp.maximum(jnp.sum(counts, dtype=values.dtype), 1.0)
 
 
 def env_steps(method: Method, iterations: Int[Array, ""]) -> Float[Array, ""]:
