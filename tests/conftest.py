@@ -43,6 +43,39 @@ collect_ignore = [
 ]
 
 
+# Minutes each, though of few tests: begun last, one of them would keep a single worker busy at the end.
+LONG = (
+    *(
+        "run/test_host_runs.py",
+        "training/test_probes.py",
+        "run/test_resume.py",
+        "sweeps/test_population.py",
+    ),
+    *(
+        "training/test_train.py",
+        "hosts/test_same_learner.py",
+        "test_readme.py",
+        "sweeps/test_sweep.py",
+    ),
+    *(
+        "test_keys.py",
+        "training/test_meta_gradients.py",
+        "training/test_verbs.py",
+        "envs/test_gymnax.py",
+    ),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first; each keeps its tests together."""
+
+    def place(item):
+        names = [i for i, name in enumerate(LONG) if item.path.as_posix().endswith(f"tests/{name}")]
+        return names[0] if names else len(LONG)
+
+    items.sort(key=place)
+
+
 @pytest.fixture
 def unchecked_annotations():
     """Let wrong shapes through to our own error messages, as without beartype."""
