@@ -72,6 +72,20 @@ class Stopwatch:
         return timed
 
 
+class TimedActor:
+    """An actor whose time is taken."""
+
+    def __init__(self, watch: Any, actor: Any) -> None:
+        self._actor, self._timed = actor, watch.around("acting", actor)
+
+    @property
+    def noise(self) -> Any:
+        return self._actor.noise
+
+    def __call__(self, step: int, observation: Any) -> Any:
+        return self._timed(step, observation)
+
+
 class TimedPool:
     """EnvPool's own calls, with a stopwatch."""
 
@@ -99,15 +113,14 @@ def shares(arguments: argparse.Namespace) -> dict[str, Any]:
     watch = Stopwatch()
     actor: Any = programs.actor
     inner._pool = TimedPool(inner._pool, watch)
-    programs.actor = lambda s: watch.around("acting", actor(s))  # type: ignore[method-assign]
+    programs.actor = lambda s: TimedActor(watch, actor(s))  # type: ignore[method-assign]
     learned = watch.around("learning", lambda *a: jax.block_until_ready(programs.learn(*a)))
     runs = []
     for _ in range(arguments.repeats):
         watch.seconds.clear()
         start = time.perf_counter()
         for _ in range(10):
-            transitions, observation = gather(train, world, state)
-            state, _ = learned(state, transitions, observation)
+            state, _ = learned(state, *gather(train, world, state))
         total = time.perf_counter() - start
         parts = {name: seconds / total for name, seconds in watch.seconds.items()}
         parts["hand-over and Python"] = 1 - sum(parts.values())

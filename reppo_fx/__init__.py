@@ -8,7 +8,7 @@ from .learner.batch import Batch, Successor
 from .learner.continuous import TanhNormal, tanh_normal
 from .learner.discrete import Categorical, categorical
 from .learner.distributions import Distribution, PolicySample
-from .learner.exploration import AS_IT_IS, NOISE, Exploration
+from .learner.exploration import AS_IT_IS, CORRELATED_NOISE, NOISE, Exploration
 from .learner.learn import TrainingMetrics, learn
 from .learner.masks import Masked, MaskedActor
 from .learner.method import Constraint, Method, Multipliers, network_inputs, policy_of
@@ -114,6 +114,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "AS_IT_IS",
+    "CORRELATED_NOISE",
     "NOISE",
     "NO_AUXILIARY_TASK",
     "NO_NORMALIZATION",

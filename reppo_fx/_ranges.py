@@ -20,6 +20,7 @@ _POSITIVE: Rule = (lambda x: x > 0, "it must be positive")
 _NOT_NEGATIVE: Rule = (lambda x: x >= 0, "it must not be negative")
 _SHARE: Rule = (lambda x: (x > 0) & (x <= 1), "it must be above 0 and at most 1")
 _FRACTION: Rule = (lambda x: (x >= 0) & (x <= 1), "it must be in [0, 1]")
+_BELOW_ONE: Rule = (lambda x: (x >= 0) & (x < 1), "it must be in [0, 1)")
 
 # Hyperparameters that are not here may be any finite number.
 RULES: dict[str, Rule] = {
@@ -40,6 +41,7 @@ RULES: dict[str, Rule] = {
     "exploration_noise_min": _POSITIVE,
     "exploration_noise_max": _POSITIVE,
     "exploration_base": _FRACTION,
+    "noise_correlation": _BELOW_ONE,
     "min_trace_weight": _FRACTION,
     "variance_floor": _POSITIVE,
 }

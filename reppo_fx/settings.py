@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
     "value_scale": ("fixed", "return", "spread", "reward", "target"),
-    "exploration": ("none", "noise"),
+    "exploration": ("none", "noise", "correlated"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),
     "kl_constraint": ("clipped", "penalty", "none"),
@@ -84,7 +84,8 @@ class Config:
     critic: str = "categorical"
     """Value loss: categorical (HL-Gauss) or squared."""
     exploration: str = "none"
-    """Whether some instances act with a wider policy while collecting (noise); see `exploration_noise_max`."""
+    """Whether some instances act with a wider policy while collecting (noise; see `exploration_noise_max`), or with
+    noise that lasts for several steps (correlated; see `noise_correlation`)."""
     value_scale: str = "fixed"
     """What rewards are divided by: fixed (nothing), or a scale that follows the task: the largest return so far
     (return), their spread (spread), the largest reward for ever (reward), or the targets of late (target); see
@@ -186,7 +187,8 @@ class Hyperparameters(NamedTuple):
         exploration_noise_min: with `exploration="noise"`, what the first instances' standard deviation
             (discrete: the logits' temperature) is multiplied by while collecting.
         exploration_noise_max: and the last one's; linear in between.
-        exploration_base: share of the instances that have the smallest factor.
+        exploration_base: share of the instances that have the smallest factor; with correlated noise: none.
+        noise_correlation: with `exploration="correlated"`, `ρ` of the noise from one step to the next.
         min_trace_weight: no return is trusted less than this for its action having been a wider policy's.
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
     """
@@ -212,6 +214,7 @@ class Hyperparameters(NamedTuple):
     exploration_noise_min: Value = 1.0
     exploration_noise_max: Value = 1.0
     exploration_base: Value = 0.0
+    noise_correlation: Value = 0.95
     min_trace_weight: Value = 0.5
     reward_scale: Value = 1.0
 

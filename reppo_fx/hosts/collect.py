@@ -59,18 +59,29 @@ def collect(method: Method, env: HostEnvironment, state: TrainState) -> tuple[Tr
         The state with the observation to act on next, and the rollout, `[T, num_envs, ...]` behind any axis of
         members, on the device.
     """
-    transitions, observation = gather(method, env, state)
     close = programs(method, state.iteration.ndim > 0).close
-    collected: tuple[TrainState, Rollout] = close(state, transitions, observation)
+    collected: tuple[TrainState, Rollout] = close(state, *gather(method, env, state))
     return collected
 
 
-def gather(
-    method: Method, env: HostEnvironment, state: TrainState
-) -> tuple[Transition, PyTree[NDArray[Any]]]:
-    """A rollout in arrays of the host, new ones every time, and the observation to act on next."""
+class Gathered(NamedTuple):
+    """A rollout in arrays of the host.
+
+    Attributes:
+        transitions: new arrays every time.
+        observation: to act on next.
+        noise: of the exploration, on the device.
+    """
+
+    transitions: Transition
+    observation: PyTree[NDArray[Any]]
+    noise: PyTree[Array]
+
+
+def gather(method: Method, env: HostEnvironment, state: TrainState) -> Gathered:
+    """Step every instance `config.num_steps` times."""
     members = state.iteration.shape
-    act = programs(method, bool(members)).actor(state)
+    actor = programs(method, bool(members)).actor(state)
     observation: PyTree[NDArray[Any]] = jax.tree.map(np.asarray, state.rollout.observation)
     first = jax.tree.leaves(observation)[0].shape[: len(members) + 1]
     if first != (*members, env.num_envs // max(1, *members, 1)):
@@ -80,14 +91,14 @@ def gather(
     rows = _Rows(method.config.num_steps, first)
     given = action_shape(env)
     for step in range(method.config.num_steps):
-        action = act(step, observation)
+        action = actor(step, observation)
         timestep = env.step(action.reshape(given))
         rows.write(step, observation, action, timestep)
         # A copy: the next call may overwrite what this one gave.
         observation = jax.tree.map(
             lambda leaf: _shaped(np.array(leaf), first), timestep.observation
         )
-    return rows.transitions(), observation
+    return Gathered(rows.transitions(), observation, actor.noise)
 
 
 def action_shape(env: HostEnvironment) -> tuple[int, ...]:
@@ -202,27 +213,43 @@ class Programs:
         self, state: TrainState, transitions: Transition, observation: PyTree[jax.ShapeDtypeStruct]
     ) -> TrainingMetrics:
         """Compile `learn` for these shapes, and say what diagnostics it gives."""
-        _, training = jax.eval_shape(self.learn, state, transitions, observation)
-        self.learn.lower(state, transitions, observation).compile()
+        gathered = (transitions, observation, state.rollout.noise)
+        _, training = jax.eval_shape(self.learn, state, *gathered)
+        self.learn.lower(state, *gathered).compile()
         diagnostics: TrainingMetrics = training
         return diagnostics
 
-    def actor(self, state: TrainState) -> Callable[[int, PyTree[ArrayLike]], NDArray[Any]]:
-        """`(step, observation) -> action`, with everything of the state that it needs at hand."""
+    def actor(self, state: TrainState) -> Actor:
+        """What acts during one rollout."""
         frozen = self._freeze(state)
         leaves, structure = jax.tree.flatten(frozen.policy)
-        members = state.iteration.shape
-        statistics = frozen.statistics if self._running else None
+        return Actor(
+            functools.partial(self._act, structure, leaves, frozen.keys),
+            state.iteration.shape,
+            frozen.statistics if self._running else None,
+            state.rollout.noise,
+        )
 
-        def act(step: int, observation: PyTree[ArrayLike]) -> NDArray[Any]:
-            nonlocal statistics
-            row = np.full(members, step, np.int32)
-            action, statistics = self._act(
-                structure, leaves, frozen.keys, statistics, row, observation
-            )
-            return np.asarray(action)
 
-        return act
+class Actor:
+    """`(step, observation) -> action`; statistics that take in every step and noise that lasts go along."""
+
+    def __init__(
+        self,
+        act: Callable[..., Any],
+        members: tuple[int, ...],
+        statistics: RunningStatistics | None,
+        noise: PyTree[Array],
+    ) -> None:
+        self._act, self._members, self._statistics = act, members, statistics
+        self.noise = noise
+
+    def __call__(self, step: int, observation: PyTree[ArrayLike]) -> NDArray[Any]:
+        row = np.full(self._members, step, np.int32)
+        action, self._statistics, self.noise = self._act(
+            self._statistics, self.noise, row, observation
+        )
+        return np.asarray(action)
 
 
 def programs(method: Method, members: bool) -> Programs:
@@ -246,9 +273,10 @@ def _act(
     leaves: list[Array],
     keys: Array,
     statistics: RunningStatistics | None,
+    noise: PyTree[Array],
     step: Array,
     observation: PyTree[Array],
-) -> tuple[PyTree[Array], RunningStatistics | None]:
+) -> tuple[PyTree[Array], RunningStatistics | None, PyTree[Array]]:
     """Actions for one row; statistics that take in every step have not seen what is acted on, but for the first."""
     policy: Policy = jax.tree.unflatten(structure, leaves)
     if running:
@@ -257,21 +285,28 @@ def _act(
         choose = lambda new, old: jnp.where(step == 0, old, new)
         statistics = jax.tree.map(choose, seen, statistics)
         policy = with_statistics(method, policy, statistics)
-    behaviour = method.exploration.behave(
-        method.distribution, policy.at(observation), policy.hyperparameters
+    action, noise = method.exploration.act(
+        keys[step], method.distribution, policy.at(observation), noise, policy.hyperparameters
     )
-    draw = method.distribution.sample(keys[step], behaviour)
-    return method.distribution.to_environment(draw.action), statistics
+    return method.distribution.to_environment(action), statistics, noise
 
 
 def _close(
-    method: Method, state: TrainState, transitions: Transition, observation: PyTree[Array]
+    method: Method,
+    state: TrainState,
+    transitions: Transition,
+    observation: PyTree[Array],
+    noise: PyTree[Array],
 ) -> tuple[TrainState, Rollout]:
-    world = state.rollout._replace(observation=observation)
+    world = state.rollout._replace(observation=observation, noise=noise)
     return close(method, state, world, transitions)
 
 
 def _learn(
-    method: Method, state: TrainState, transitions: Transition, observation: PyTree[Array]
+    method: Method,
+    state: TrainState,
+    transitions: Transition,
+    observation: PyTree[Array],
+    noise: PyTree[Array],
 ) -> tuple[TrainState, TrainingMetrics]:
-    return learn(method, *_close(method, state, transitions, observation))
+    return learn(method, *_close(method, state, transitions, observation, noise))

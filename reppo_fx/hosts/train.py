@@ -147,10 +147,8 @@ class HostTrain(Method, Closing):
         if not self.worlds.started:
             state = self.restart(state)
         world = self.worlds.training(state.iteration.shape)
-        transitions, observation = gather(self, world, state)
-        learned: tuple[TrainState, TrainingMetrics] = self.programs(state).learn(
-            state, transitions, observation
-        )
+        gathered = gather(self, world, state)
+        learned: tuple[TrainState, TrainingMetrics] = self.programs(state).learn(state, *gathered)
         return learned
 
     def iterations(self, state: TrainState, count: int) -> tuple[TrainState, TrainingMetrics]:

@@ -96,6 +96,9 @@ def tanh_normal(
     def widen(policy: TanhNormal, scales: Callable[[int], Array]) -> TanhNormal:
         return policy._replace(std=policy.std * scales(policy.std.shape[-2])[:, None])
 
+    def from_normals(policy: TanhNormal, normals: Array) -> Array:
+        return range_of(policy.mean) * jnp.tanh(policy.mean + policy.std * normals)
+
     return Distribution(
         num_outputs=2 * action_size,
         policy=policy,
@@ -108,6 +111,8 @@ def tanh_normal(
         to_environment=to_environment,
         target_entropy=lambda hp, policy: log_volume - hp.entropy_target * action_size,
         widen=widen,
+        num_normals=action_size,
+        from_normals=from_normals,
     )
 
 

@@ -96,6 +96,11 @@ def _categorical(num_actions: int) -> Distribution:
     def widen(policy: Categorical, scales: Callable[[int], Array]) -> Categorical:
         return Categorical(policy.logits / scales(policy.logits.shape[-2])[:, None])
 
+    def from_normals(policy: Categorical, normals: Array) -> Array:
+        # The Gumbel trick; the quantiles of the two distributions correspond.
+        gumbels = -jnp.log(-jax.scipy.special.log_ndtr(normals))
+        return jnp.argmax(policy.logits + gumbels, axis=-1).astype(jnp.int32)
+
     return Distribution(
         num_outputs=num_actions,
         policy=policy,
@@ -109,4 +114,6 @@ def _categorical(num_actions: int) -> Distribution:
         target_entropy=target_entropy,
         logits=lambda policy: policy.logits,
         widen=widen,
+        num_normals=num_actions,
+        from_normals=from_normals,
     )

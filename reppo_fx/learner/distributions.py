@@ -70,6 +70,9 @@ class Distribution(NamedTuple):
             then values, objectives and KL are exact sums. None where they cannot.
         widen: `(policy, number of instances -> scales) -> policy` with that much more spread in each instance
             (the last axis of states); none where that has no meaning.
+        num_normals: how many standard normal numbers make an action; 0 where `from_normals` is none.
+        from_normals: `(policy, normals [*batch, num_normals]) -> action`, distributed as the policy where the
+            numbers are independent standard normal ones: noise that follows a process in time goes in here.
     """
 
     num_outputs: int
@@ -84,3 +87,5 @@ class Distribution(NamedTuple):
     target_entropy: Callable[[Hyperparameters, PyTree[Array]], ScalarLike]
     logits: Callable[[PyTree[Array]], Float[Array, "*batch n"]] | None = None
     widen: Callable[[PyTree[Array], Callable[[int], Array]], PyTree[Array]] | None = None
+    num_normals: int = 0
+    from_normals: Callable[[PyTree[Array], Float[Array, "*batch k"]], PyTree[Array]] | None = None

@@ -44,11 +44,13 @@ class RolloutState(NamedTuple):
         env_state: of the world's instances; whatever `collect` needs, the learner never looks at it.
         observation: to act on next.
         statistics: of all observations so far.
+        noise: of the exploration, where it goes on from step to step; nothing where every step draws its own.
     """
 
     env_state: PyTree
     observation: PyTree[Array]
     statistics: RunningStatistics
+    noise: PyTree[Array] = ()
 
 
 class TrainState(NamedTuple):
@@ -83,6 +85,7 @@ class KeyStreams(NamedTuple):
     evaluate: Array
     advantages: Array
     world: Array
+    noise: Array
 
 
 def key_streams(key: Array) -> KeyStreams:
@@ -90,6 +93,6 @@ def key_streams(key: Array) -> KeyStreams:
 
     >>> streams = key_streams(jax.random.key(0))
     >>> len({str(jax.random.key_data(stream)) for stream in streams})
-    7
+    8
     """
     return KeyStreams(*jax.random.split(key, len(KeyStreams._fields)))

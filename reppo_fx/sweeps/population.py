@@ -47,6 +47,7 @@ MAY_EVOLVE = (
     "exploration_noise_min",
     "exploration_noise_max",
     "exploration_base",
+    "noise_correlation",
     "min_trace_weight",
 )
 # What these change is what was learned already: the same parameters mean something else afterwards.

@@ -16,7 +16,7 @@ from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
 from ..learner.continuous import tanh_normal
 from ..learner.discrete import categorical
 from ..learner.distributions import Distribution
-from ..learner.exploration import AS_IT_IS, NOISE, Exploration
+from ..learner.exploration import AS_IT_IS, CORRELATED_NOISE, NOISE, Exploration
 from ..learner.masks import Masked, masked_networks, without_mask
 from ..learner.method import (
     AddMask,
@@ -235,14 +235,21 @@ def _check_actions(world: World, distribution: Distribution) -> None:
 def _exploration(config: Config, distribution: Distribution) -> Exploration:
     if config.exploration == "none":
         return AS_IT_IS
-    if distribution.widen is None:
-        raise ValueError(
-            f"exploration is {config.exploration!r}, but the distribution cannot be widened (it has no widen)."
-        )
     if config.policy_gradient == "score_gae":
         raise ValueError(
-            "exploration is 'noise' and policy_gradient 'score_gae', which weighs actions by the policy itself; it "
-            "needs exploration='none'."
+            f"exploration is {config.exploration!r} and policy_gradient 'score_gae', which weighs actions by the "
+            "policy itself; it needs exploration='none'."
+        )
+    if config.exploration == "correlated":
+        if distribution.from_normals is None:
+            raise ValueError(
+                "exploration is 'correlated', but the distribution takes no noise from outside "
+                "(it has no from_normals)."
+            )
+        return CORRELATED_NOISE
+    if distribution.widen is None:
+        raise ValueError(
+            "exploration is 'noise', but the distribution cannot be widened (it has no widen)."
         )
     return NOISE
 

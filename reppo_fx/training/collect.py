@@ -10,7 +10,6 @@ from ..envs import COUNTERS, Environment, TimeStep
 from ..learner.method import Method, network_inputs, policy_of
 from ..learner.rollout import Rollout, Transition
 from ..learner.state import RolloutState, TrainState, key_streams
-from ..ops import RunningStatistics
 
 INT32_MAX = 2**31 - 1
 
@@ -30,11 +29,11 @@ def collect(method: Method, env: Environment, state: TrainState) -> tuple[TrainS
     """
 
     def step(world: RolloutState, key: Array) -> tuple[RolloutState, Transition]:
-        action = act(key, method, state, world.statistics, world.observation)
+        action, noise = act(key, method, state, world)
         env_state, timestep = env.step(world.env_state, action)
         statistics = method.normalizer.observe(world.statistics, timestep.observation)
         row = transition(world.observation, action, timestep)
-        return RolloutState(env_state, timestep.observation, statistics), row
+        return RolloutState(env_state, timestep.observation, statistics, noise), row
 
     start = state.rollout._replace(env_state=env.refresh(state.rollout.env_state))
     keys = method.action_keys(key_streams(state.key), method.config.num_steps)
@@ -43,18 +42,14 @@ def collect(method: Method, env: Environment, state: TrainState) -> tuple[TrainS
 
 
 def act(
-    key: Array,
-    method: Method,
-    state: TrainState,
-    statistics: RunningStatistics,
-    observation: PyTree[Array],
-) -> PyTree[Array]:
-    """One action per instance from the policy of a state as it behaves, as the environment gets it."""
-    inputs, _ = network_inputs(method, state.hyperparameters, statistics, observation)
+    key: Array, method: Method, state: TrainState, world: RolloutState
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """One action per instance from the policy of a state as it behaves, for the environment; and the noise."""
     hp = state.hyperparameters
+    inputs, _ = network_inputs(method, hp, world.statistics, world.observation)
     policy = policy_of(method, state.learner.networks.actor, inputs, hp)
-    policy = method.exploration.behave(method.distribution, policy, hp)
-    return method.distribution.to_environment(method.distribution.sample(key, policy).action)
+    action, noise = method.exploration.act(key, method.distribution, policy, world.noise, hp)
+    return method.distribution.to_environment(action), noise
 
 
 def transition(observation: PyTree[Array], action: PyTree[Array], timestep: TimeStep) -> Transition:

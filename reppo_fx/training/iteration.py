@@ -12,7 +12,7 @@ from ..envs import Environment
 from ..learner.learn import TrainingMetrics, learn
 from ..learner.method import Method
 from ..learner.networks import NetworkShapes
-from ..learner.state import RolloutState, TrainState
+from ..learner.state import RolloutState, TrainState, key_streams
 from ..learner.update import learner_init
 from ..settings import Hyperparameters
 from .assembly import World
@@ -81,9 +81,12 @@ def first_state(
     )
     networks = method.networks(network_key, shapes, method.value_function, hp)
     statistics = method.normalizer.start(method.normalizer.init(world.observation), observation)
+    noise = method.exploration.start(
+        key_streams(following_key).noise, method.distribution, method.config.num_envs
+    )
     return TrainState(
         learner=learner_init(method, networks, hp),
-        rollout=RolloutState(env_state, observation, statistics),
+        rollout=RolloutState(env_state, observation, statistics, noise),
         key=following_key,
         iteration=jnp.zeros((), jnp.int32),
         nonfinite=jnp.zeros((), jnp.int32),

@@ -48,7 +48,7 @@ def test_a_rollout_from_a_host_gives_the_targets_and_gradients_of_the_same_numbe
     pure, host = trains(world, **choices)
     state = host.init(jax.random.key(3), HP)
     for _ in range(2):  # the second one has statistics of its own
-        transitions, observation = gather(host, host.worlds.training(()), state)
+        transitions, observation, _ = gather(host, host.worlds.training(()), state)
         collected, rollout = host.programs(state).close(state, transitions, observation)
         # The same numbers as a pure world would hand over.
         by_hand = rx.Rollout(
@@ -100,7 +100,7 @@ def test_members_are_the_runs_alone():
     _, host = trains()
     settings = HP._replace(learning_rate=jnp.array([1e-3, 1e-2]))
     state = host.init(jax.random.split(jax.random.key(0), 2), settings)
-    transitions, observation = gather(host, host.worlds.training((2,)), state)
+    transitions, observation, _ = gather(host, host.worlds.training((2,)), state)
     learned, _ = host.programs(state).learn(state, transitions, observation)
     programs = host.programs(member_of(state, 0))
     for member in range(2):
@@ -176,7 +176,7 @@ def test_members_of_discrete_actions_share_a_simulator_and_learn():
         assert runs.metrics.eval_return.shape == (2, 2, 1)
         assert (runs.metrics.eval_return == 1.0).all()  # the mode is the best action
         state = host.init(jax.random.key(0), hp)
-        transitions, _ = gather(host, host.worlds.training(()), state)
+        transitions, *_ = gather(host, host.worlds.training(()), state)
         shapes = transition_shapes(host.worlds.training(()), (config.num_steps, config.num_envs))
         pairs = ((transitions.action, shapes.action), (transitions.reward, shapes.reward))
         assert all((ours.shape, ours.dtype) == (s.shape, s.dtype) for ours, s in pairs)

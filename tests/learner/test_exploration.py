@@ -8,7 +8,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx import hosts
 from reppo_fx.envs import probes
-from reppo_fx.learner.exploration import noise_scales
+from reppo_fx.learner.exploration import noise_correlations, noise_scales
 from reppo_fx.learner.targets import trace_weights
 
 from ..sizes import HP, leaves_close, tiny
@@ -121,4 +121,91 @@ def test_what_cannot_be_widened_says_so():
     with pytest.raises(ValueError, match="exploration_noise_max is 0.0"):
         rx.make_train(probes.match_observation(), tiny()).init(
             KEY, HP._replace(exploration_noise_max=0.0)
+        )
+
+
+LASTING = HP._replace(noise_correlation=0.8, exploration_base=0.25)
+
+
+def test_correlations_are_none_in_the_base():
+    np.testing.assert_allclose(noise_correlations(LASTING, 8), [0, 0] + 6 * [0.8])
+    np.testing.assert_allclose(
+        noise_correlations(LASTING._replace(exploration_base=1.0), 3), [0, 0, 0]
+    )
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+def test_lasting_noise_leaves_every_action_to_the_policy(kind):
+    """Frequencies of single actions are the policy's, at every lag, and successive ones agree more often."""
+    if kind == "continuous":
+        distribution = rx.tanh_normal(1, scale=2.0)
+        policy = distribution.policy(jnp.tile(jnp.array([0.3, -0.5]), (8, 1)), HP)
+        direct = distribution.sample(KEY, jax.tree.map(lambda x: x[:1].repeat(50_000, 0), policy))
+        moments = lambda a: np.array([np.mean(a), np.mean(np.square(a)), np.mean(a**3)])
+    else:
+        distribution = rx.categorical(3)
+        policy = distribution.policy(jnp.tile(jnp.array([1.0, 0.0, -1.0]), (8, 1)), HP)
+        direct = distribution.sample(KEY, jax.tree.map(lambda x: x[:1].repeat(50_000, 0), policy))
+        moments = lambda a: np.array([np.mean(np.asarray(a) == k) for k in range(3)])
+
+    def step(noise, key):
+        action, noise = rx.CORRELATED_NOISE.act(key, distribution, policy, noise, LASTING)
+        return noise, action
+
+    start = rx.CORRELATED_NOISE.start(KEY, distribution, 8)
+    _, actions = jax.lax.scan(step, start, jax.random.split(KEY, 20_000))
+    actions = np.asarray(actions, float).reshape(20_000, 8)
+    np.testing.assert_allclose(moments(actions), moments(np.asarray(direct.action)), atol=0.02)
+    lag = [np.corrcoef(actions[:-1, i], actions[1:, i])[0, 1] for i in range(8)]
+    assert np.abs(lag[:2]).max() < 0.03
+    assert min(lag[2:]) > 0.5
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    return rx.make_train(probes.match_observation(), tiny(exploration="correlated", num_envs=8))
+
+
+def test_lasting_noise_goes_on_from_rollout_to_rollout(lasting):
+    state = lasting.init(KEY, LASTING)
+    assert state.rollout.noise.shape == (8, 1)
+    moved, _ = jax.jit(lasting.iteration)(state)
+    again, _ = jax.jit(lasting.iteration)(moved)
+    lasts = LASTING._replace(noise_correlation=0.999, exploration_base=0.0)
+    state = lasting.init(KEY, lasts)
+    for _ in range(2):
+        moved, _ = jax.jit(lasting.iteration)(state)
+        np.testing.assert_allclose(moved.rollout.noise, state.rollout.noise, atol=0.5)
+        state = moved
+    assert not np.allclose(again.rollout.noise, moved.rollout.noise)
+
+
+def test_lasting_noise_is_the_same_in_pure_worlds_and_in_simulators(lasting):
+    state = lasting.init(KEY, LASTING)
+    moved, rollout = rx.collect(lasting, lasting.training_env, state)
+    with hosts.pure(probes.match_observation(), 8) as env:
+        train = rx.make_host_train(env, tiny(exploration="correlated", num_envs=8))
+        host_state = train.init(KEY, LASTING)
+        np.testing.assert_array_equal(host_state.rollout.noise, state.rollout.noise)
+        host_moved, host = hosts.collect(train, train.worlds.training(()), host_state)
+        learned, _ = train.iteration(train.init(KEY, LASTING))
+    np.testing.assert_allclose(host_moved.rollout.noise, moved.rollout.noise, rtol=1e-5)
+    np.testing.assert_allclose(learned.rollout.noise, moved.rollout.noise, rtol=1e-5)
+    assert host.transitions.action.shape == rollout.transitions.action.shape
+
+
+def test_what_takes_no_noise_says_so():
+    distribution = rx.tanh_normal(1)._replace(from_normals=None)
+    with pytest.raises(ValueError, match="takes no noise from outside"):
+        rx.make_train(
+            probes.match_observation(), tiny(exploration="correlated"), distribution=distribution
+        )
+    with pytest.raises(ValueError, match="exploration is 'correlated' and policy_gradient"):
+        rx.make_train(
+            probes.match_observation(),
+            tiny(exploration="correlated", policy_gradient="score_gae"),
+        )
+    with pytest.raises(ValueError, match="noise_correlation is 1.0"):
+        rx.make_train(probes.match_observation(), tiny()).init(
+            KEY, HP._replace(noise_correlation=1.0)
         )
