@@ -97,7 +97,16 @@ def methods(train):
     }
 
 
-@pytest.mark.parametrize("method", ["sweep", "halving", "population", "spread", "sample"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "sweep",
+        pytest.param("halving", marks=pytest.mark.once),
+        pytest.param("population", marks=pytest.mark.once),
+        "spread",
+        "sample",
+    ],
+)
 def test_a_raw_key_gives_the_numbers_of_the_typed_one(train, method):
     call = methods(train)[method]
     leaves_close(call(jax.random.PRNGKey(1)), call(jax.random.key(1)), rtol=0)

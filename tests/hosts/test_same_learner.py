@@ -41,15 +41,23 @@ CASES = {
     "discrete": ("discrete", {"value_scale": "return"}),
     "masked": ("masked", {}),
 }
+# Compiled on one line of jax only.
+ONCE = ("plain", "authors", "masked")
 
 
-@pytest.mark.parametrize(("world", "choices"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("world", "choices"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.once] if name in ONCE else [])
+        for name, case in CASES.items()
+    ],
+)
 def test_a_rollout_from_a_host_gives_the_targets_and_gradients_of_the_same_numbers(world, choices):
     pure, host = trains(world, **choices)
     state = host.init(jax.random.key(3), HP)
     for _ in range(2):  # the second one has statistics of its own
-        transitions, observation, _ = gather(host, host.worlds.training(()), state)
-        collected, rollout = host.programs(state).close(state, transitions, observation)
+        gathered = gather(host, host.worlds.training(()), state)
+        collected, rollout = host.programs(state).close(state, *gathered)
         # The same numbers as a pure world would hand over.
         by_hand = rx.Rollout(
             jax.tree.map(jnp.array, rollout.transitions),
@@ -59,7 +67,7 @@ def test_a_rollout_from_a_host_gives_the_targets_and_gradients_of_the_same_numbe
         ours = jax.jit(lambda s, r: rx.make_batch(host, s, r))(collected, rollout)
         theirs = jax.jit(lambda s, r: rx.make_batch(pure, s, r))(collected, by_hand)
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-        learned, _ = host.programs(state).learn(state, transitions, observation)
+        learned, _ = host.programs(state).learn(state, *gathered)
         also, _ = jax.jit(lambda s, r: rx.learn(pure, s, r))(collected, by_hand)
         for one, other in zip(
             jax.tree.leaves(learned.learner), jax.tree.leaves(also.learner), strict=True
@@ -100,18 +108,20 @@ def test_members_are_the_runs_alone():
     _, host = trains()
     settings = HP._replace(learning_rate=jnp.array([1e-3, 1e-2]))
     state = host.init(jax.random.split(jax.random.key(0), 2), settings)
-    transitions, observation, _ = gather(host, host.worlds.training((2,)), state)
-    learned, _ = host.programs(state).learn(state, transitions, observation)
+    gathered = gather(host, host.worlds.training((2,)), state)
+    learned, _ = host.programs(state).learn(state, *gathered)
     programs = host.programs(member_of(state, 0))
     for member in range(2):
-        alone, rows = member_of(state, member), member_of(transitions, member)
+        alone, rows = member_of(state, member), member_of(gathered.transitions, member)
         act = programs.actor(alone)
         for step in range(2):
             near(act(step, member_of(rows.observation, step)), rows.action[step])
-        one, _ = programs.learn(alone, rows, member_of(observation, member))
+        observation = member_of(gathered.observation, member)
+        one, _ = programs.learn(alone, rows, observation, gathered.noise)
         leaves_close(one.learner, member_of(learned.learner, member))
 
 
+@pytest.mark.once
 def test_axes_are_those_of_a_vmapped_train():
     _, host = trains()
     keys = jax.random.split(jax.random.key(0), 3)
@@ -145,6 +155,7 @@ def test_keys_and_settings_that_do_not_fit_are_named(key, hp, sentence):
         host.init(key(), hp)
 
 
+@pytest.mark.once
 def test_it_learns_what_the_pure_loop_learns():
     config = rx.Config(
         **{
@@ -183,6 +194,7 @@ def test_members_of_discrete_actions_share_a_simulator_and_learn():
         assert transitions.action.dtype == np.int32
 
 
+@pytest.mark.once
 def test_a_sweep_gives_axes_and_labels_and_cannot_be_traced():
     _, host = trains()
     settings = rx.grid(HP, learning_rate=[1e-3, 1e-2])

@@ -123,6 +123,7 @@ def programs_of(names):
     return [name for name in names if "mapped" in name]
 
 
+@pytest.mark.once
 def test_chunks_share_one_compilation_and_give_the_same_results(train, runs):
     with compiled_programs() as names:
         chunked = rx.sweep(train, SETTINGS, num_seeds=2, key=KEY, members_per_chunk=3)
@@ -132,6 +133,7 @@ def test_chunks_share_one_compilation_and_give_the_same_results(train, runs):
     assert episodes.returns.shape == (TINY.num_eval_envs,)
 
 
+@pytest.mark.once
 def test_chunks_follow_from_memory(train, runs):
     program = jax.jit(jax.vmap(train))
     keys, members = members_module.flatten_members(SETTINGS, 2, KEY)
@@ -228,6 +230,7 @@ def test_an_index_that_is_not_there_is_no_run(runs):
     assert int(runs.state[-1, -1].iteration) == 4
 
 
+@pytest.mark.once
 def test_equal_calls_compile_once_and_the_program_goes_with_train():
     train = rx.make_train(probes.match_observation(), TINY)
     with compiled_programs() as names:
@@ -254,6 +257,7 @@ def test_kept_programs_are_bounded():
 
 
 @pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.once
 def test_one_member_is_exactly_the_run_alone(train, seed):
     key = jax.random.key(seed)
     runs = rx.sweep(train, rx.grid(HP), num_seeds=1, key=key)

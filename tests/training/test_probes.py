@@ -45,12 +45,14 @@ def test_reward_by_observation():
     np.testing.assert_allclose(value(train, state, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
 
 
+@pytest.mark.once
 def test_two_step_credit():
     train, state, _ = learn(probes.two_step_credit())
     np.testing.assert_allclose(value(train, state, [0.0, 1.0]), [GAMMA, 1.0], atol=0.1)
 
 
 @pytest.mark.parametrize("gradient", ["pathwise", "score", "score_gae"])
+@pytest.mark.once
 def test_the_action_follows_the_observation(gradient):
     train, state, metrics = learn(probes.match_observation(), policy_gradient=gradient)
     action = rx.make_policy(train, state)(jnp.array([[-1.0], [1.0]]))[:, 0]

@@ -39,6 +39,7 @@ def members(count):
     return keys, jax.tree.map(lambda leaf: leaf * scales, rx.Hyperparameters(*map(float, HP)))
 
 
+@pytest.mark.once
 def test_metrics_have_one_entry_per_evaluation(jitted):
     _, metrics = jitted(jax.random.key(0), HP)
     assert metrics.env_steps.tolist() == [64, 128]
@@ -63,6 +64,7 @@ def test_member_of_a_vmapped_run_equals_the_run_alone(jitted, vmapped):
         leaves_close(jax.tree.map(lambda leaf, k=k: leaf[k], together), alone)
 
 
+@pytest.mark.once
 def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
     keys, settings = members(2)
     over_keys = jax.jit(jax.vmap(train, in_axes=(0, None)))(keys, HP)[1]
@@ -160,6 +162,7 @@ ABLATIONS = {
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.once
 def test_every_ablation_is_a_change_of_arguments_and_trains(name):
     train = rx.make_train(probes.match_observation(), tiny(**ABLATIONS[name]))
     state = jax.jit(train.init)(jax.random.key(0), HP)
@@ -174,6 +177,7 @@ def test_every_ablation_is_a_change_of_arguments_and_trains(name):
     assert int(metrics.skipped_updates) == 0
 
 
+@pytest.mark.once
 def test_constant_offset_stays_and_trainable_offset_moves():
     for choice, moves in (("constant", False), ("trainable", True)):
         train = rx.make_train(probes.match_observation(), tiny(critic_offset=choice))
@@ -193,6 +197,7 @@ def test_the_critic_starts_near_zero_whatever_its_range():
         assert np.abs(value).max() < bin_width
 
 
+@pytest.mark.once
 def test_pieces_can_be_replaced_by_functions():
     called = []
 
@@ -231,6 +236,7 @@ def test_pieces_can_be_replaced_by_functions():
     chex.assert_tree_all_finite(metrics)
 
 
+@pytest.mark.once
 def test_actor_and_critic_see_their_own_parts():
     inner = probes.match_observation()
 
@@ -261,6 +267,7 @@ def test_actor_and_critic_see_their_own_parts():
     chex.assert_tree_all_finite(metrics)
 
 
+@pytest.mark.once
 def test_a_nan_bomb_leaves_everything_finite_and_is_counted():
     train = rx.make_train(probes.nan_bomb(probes.constant_reward(), 0.05), TINY)
     state, metrics = jax.jit(train)(jax.random.key(0), HP)

@@ -109,6 +109,7 @@ def test_what_cannot_be_met_is_said(changes, sentence):
         rx.make_train(probes.match_observation(), tiny(**changes))
 
 
+@pytest.mark.once
 def test_uneven_rounds_train_as_the_even_ones_do():
     """Seven iterations in rounds of 2, 2 and 3: the same run as one iteration after the other."""
     train = rx.make_train(probes.match_observation(), tiny(total_steps=7 * 32, num_evals=3))
@@ -205,6 +206,7 @@ def picture_networks(key, shapes, value_function, hyperparameters):
     return rx.Networks(actor, OfTheVector(inner))
 
 
+@pytest.mark.once
 def test_networks_of_a_user_get_pictures_and_other_containers():
     train = rx.make_train(image_task(), tiny(), networks=picture_networks)
     state, metrics = jax.jit(train)(jax.random.key(0), HP)
