@@ -33,6 +33,8 @@ def read_changes(texts: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any
         kind = type(like[name])
         if kind is bool and value not in ("True", "False"):
             raise SystemExit(f"--set {text}: {name} must be True or False.")
+        if kind is type(None):
+            kind = int  # all that may be left out are lengths
         changes[name] = value == "True" if kind is bool else kind(value)
     return changes
 
