@@ -79,7 +79,7 @@ def test_an_odd_folder_works_in_every_command(probe_task, run, tmp_path, capsys,
     assert pasted.stdout == f"{out}/"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("encoding", first_quick(["ascii", "utf-8"]))
 def test_the_printed_command_goes_on_when_it_is_pasted(
     probe_task, tmp_path, capfdbinary, monkeypatch, encoding
 ):
@@ -352,11 +352,13 @@ def expected_returns(run, best=False, stochastic=False):
     return [f"{one.returns.mean():.1f}" for one in episodes]
 
 
-@pytest.mark.parametrize("best", [False, True], ids=["last", "best"])
-@pytest.mark.parametrize("stochastic", [False, True], ids=["mode", "sampled"])
+@pytest.mark.parametrize(
+    "chosen", first_quick([(True, True), (False, False), (True, False), (False, True)]), ids=str
+)
 def test_eval_takes_the_policies_and_the_actions_asked_for(
-    probe_task, tmp_path, run, another, capsys, best, stochastic
+    probe_task, tmp_path, run, another, capsys, chosen
 ):
+    best, stochastic = chosen
     out = copy_of(run, tmp_path)
     # Another policy than the last one, whatever the training did.
     shutil.copy(another / "policy-best.eqx", out / "policy-best.eqx")
