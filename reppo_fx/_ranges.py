@@ -31,7 +31,6 @@ RULES: dict[str, Rule] = {
     "trace_decay": _FRACTION,
     "kl_target": _POSITIVE,
     "entropy_share": _FRACTION,
-    "initial_entropy": _FRACTION,
     "initial_temperature": _POSITIVE,
     "initial_multiplier": _POSITIVE,
     "aux_weight": _NOT_NEGATIVE,

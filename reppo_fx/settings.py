@@ -153,15 +153,11 @@ class Config:
         return tuple(end - start for start, end in zip((0, *ends[:-1]), ends, strict=True))
 
     @property
-    def schedule_iterations(self) -> int:
-        """Iterations over which the learning rate falls, and the target entropy."""
-        steps = self.total_steps if self.schedule_steps is None else self.schedule_steps
-        return math.ceil(steps / self.steps_per_iteration)
-
-    @property
     def num_updates(self) -> int:
         """Gradient steps over which the learning rate falls."""
-        return self.schedule_iterations * self.num_epochs * self.num_minibatches
+        steps = self.total_steps if self.schedule_steps is None else self.schedule_steps
+        iterations = math.ceil(steps / self.steps_per_iteration)
+        return iterations * self.num_epochs * self.num_minibatches
 
 
 class Hyperparameters(NamedTuple):
@@ -176,8 +172,6 @@ class Hyperparameters(NamedTuple):
         kl_target: ε, nats per state and iteration.
         entropy_target: nats per action dimension; the target is `H ≥ −entropy_target · d`.
         entropy_share: for discrete actions, of the largest entropy: the target is `H ≥ entropy_share · log n`.
-        initial_entropy: where the target entropy begins: this share of the way from the target to the entropy of
-            actions drawn evenly, from where it falls linearly, as the learning rate does.
         initial_temperature: α₀.
         initial_multiplier: β₀.
         temperature_rate: the learning rate of `log α` is this many times `learning_rate`. Small values keep the
@@ -207,7 +201,6 @@ class Hyperparameters(NamedTuple):
     kl_target: Value = 0.1
     entropy_target: Value = 0.5
     entropy_share: Value = 0.2
-    initial_entropy: Value = 0.0
     initial_temperature: Value = 0.01
     initial_multiplier: Value = 0.01
     temperature_rate: Value = 1.0

@@ -110,7 +110,6 @@ def tanh_normal(
         mode=lambda policy: tanh_normal_mode(policy.mean, range_of(policy.mean)),
         to_environment=to_environment,
         target_entropy=lambda hp, policy: log_volume - hp.entropy_target * action_size,
-        max_entropy=lambda policy: log_volume + action_size * math.log(2.0),
         widen=widen,
         num_normals=action_size,
         from_normals=from_normals,

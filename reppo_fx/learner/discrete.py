@@ -89,9 +89,9 @@ def _categorical(num_actions: int) -> Distribution:
         del key, num_samples
         return categorical_entropy(policy.logits)
 
-    def max_entropy(policy: Categorical) -> ScalarLike:
+    def target_entropy(hp: Hyperparameters, policy: Categorical) -> ScalarLike:
         valid = jnp.sum(policy.logits > -jnp.inf, axis=-1).astype(policy.logits.dtype)
-        return jnp.mean(jnp.log(jnp.maximum(valid, 1.0)))
+        return hp.entropy_share * jnp.mean(jnp.log(jnp.maximum(valid, 1.0)))
 
     def widen(policy: Categorical, scales: Callable[[int], Array]) -> Categorical:
         return Categorical(policy.logits / scales(policy.logits.shape[-2])[:, None])
@@ -111,8 +111,7 @@ def _categorical(num_actions: int) -> Distribution:
         entropy=entropy,
         mode=lambda policy: jnp.argmax(policy.logits, axis=-1).astype(jnp.int32),
         to_environment=lambda action: action,
-        target_entropy=lambda hp, policy: hp.entropy_share * max_entropy(policy),
-        max_entropy=max_entropy,
+        target_entropy=target_entropy,
         logits=lambda policy: policy.logits,
         widen=widen,
         num_normals=num_actions,

@@ -66,7 +66,6 @@ class Distribution(NamedTuple):
         mode: `policy -> action`, for evaluation.
         to_environment: `action -> action` that the environment (and the critic after it) gets.
         target_entropy: `(hyperparameters, policy) -> H_target` in nats for the whole action, mean over the states.
-        max_entropy: `policy -> ` the entropy of actions that are drawn evenly, mean over the states.
         logits: `policy -> [*batch, n]`, unnormalized log-probabilities of every action, where they can be listed:
             then values, objectives and KL are exact sums. None where they cannot.
         widen: `(policy, number of instances -> scales) -> policy` with that much more spread in each instance
@@ -86,7 +85,6 @@ class Distribution(NamedTuple):
     mode: Callable[[PyTree[Array]], PyTree[Array]]
     to_environment: Callable[[PyTree[Array]], PyTree[Array]]
     target_entropy: Callable[[Hyperparameters, PyTree[Array]], ScalarLike]
-    max_entropy: Callable[[PyTree[Array]], ScalarLike]
     logits: Callable[[PyTree[Array]], Float[Array, "*batch n"]] | None = None
     widen: Callable[[PyTree[Array], Callable[[int], Array]], PyTree[Array]] | None = None
     num_normals: int = 0

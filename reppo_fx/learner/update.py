@@ -120,8 +120,8 @@ def policy_step(
         return jnp.mean(terms.loss), terms
 
     (loss, terms), gradient = jax.value_and_grad(actor_loss, has_aux=True)(learner.networks.actor)
-    target = target_entropy(method, state, batch.old_policy)
-    constraint = Constraint(terms.entropy, terms.kl, target, hp.kl_target)
+    target_entropy = method.distribution.target_entropy(hp, batch.old_policy)
+    constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
     metrics = {
         "actor_loss": loss,
@@ -133,22 +133,6 @@ def policy_step(
         "clipped_actor_gradients": _above_bound(gradient, state),
     }
     return state._replace(learner=learner), metrics
-
-
-def target_entropy(method: Method, state: TrainState, policy: PyTree[Array]) -> Float[Array, ""]:
-    """`H_target + initial_entropy · (H_max − H_target) · (1 − progress)`, progress that of the learning rate.
-
-    Args:
-        method: the functions.
-        state: whose iteration it is.
-        policy: of the batch's states, for what they leave open.
-    """
-    hp, distribution = state.hyperparameters, method.distribution
-    final = jnp.asarray(distribution.target_entropy(hp, policy))
-    done = state.iteration.astype(jnp.result_type(float))
-    progress = jnp.minimum(done / method.config.schedule_iterations, 1.0)
-    above = hp.initial_entropy * (distribution.max_entropy(policy) - final)
-    return final + above * (1.0 - progress)
 
 
 def _above_bound(gradient: PyTree[Array], state: TrainState) -> Float[Array, ""]:

@@ -40,7 +40,6 @@ MAY_EVOLVE = (
     "kl_target",
     "entropy_target",
     "entropy_share",
-    "initial_entropy",
     "aux_weight",
     "sigma",
     "temperature_rate",

@@ -78,8 +78,8 @@ def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
 @pytest.mark.parametrize(
     ("world", "of_others"),
     [
-        (probes.terminating_reward(4), ["entropy_share"]),
-        (probes.two_step_choice(), ["entropy_target", "min_std"]),
+        (probes.terminating_reward(4), ["entropy_share", "noise_correlation"]),
+        (probes.two_step_choice(), ["entropy_target", "min_std", "noise_correlation"]),
     ],
     ids=["box", "discrete"],
 )
@@ -105,7 +105,7 @@ def test_every_hyperparameter_is_traced_and_shares_one_compilation(world, of_oth
         if same:
             unchanged.append(name)
     assert counted._cache_size() == 1
-    # Every leaf is not only accepted but has an effect, but for those of the other kind of action.
+    # Every leaf is not only accepted but has an effect, but for those of the other kinds of action and exploration.
     assert unchanged == of_others
 
 
