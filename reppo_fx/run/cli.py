@@ -1,4 +1,4 @@
-"""The command line: what `reppo-fx train`, `sweep`, `eval`, `plot` and `tasks` do, and how they end."""
+"""The command line: what each command of `reppo-fx` does, and how they end."""
 
 import dataclasses
 import math
@@ -41,10 +41,12 @@ from .flags import (
     look_ahead,
     parse_grid,
 )
+from .listing import List, run_list
 from .plain import plain_streams, shell_word
 from .plan import LARGEST_SEED, Plan, label_text
 from .policies import load_policies
 from .records import read_config
+from .show import Show, run_show
 from .tasks import tasks_by_family
 
 INTERRUPTED = 130
@@ -264,6 +266,10 @@ def _run(arguments: list[str], console: Console) -> int:
         return _run_plot(parsed, console)
     if isinstance(parsed, Tasks):
         return _run_tasks(parsed, console)
+    if isinstance(parsed, Show):
+        return run_show(parsed, console)
+    if isinstance(parsed, List):
+        return run_list(parsed, console)
     _keep_compilations()
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)

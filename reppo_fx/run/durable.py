@@ -76,6 +76,15 @@ def only_writer(folder: Path) -> Iterator[None]:
         file.close()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether somebody writes there at this moment."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            return not _try_lock(file, shared=True)
+    except OSError:
+        return False
+
+
 def _lock(path: Path) -> IO[bytes] | None:
     """The open, locked file; none if another one holds it."""
     while True:
@@ -90,14 +99,14 @@ def _lock(path: Path) -> IO[bytes] | None:
         file.close()
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes], shared: bool = False) -> bool:
     """Lock an open file without waiting; true also where a platform or a file system has no locks."""
     try:
         import fcntl
     except ImportError:
         return _try_lock_by_msvcrt(file)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

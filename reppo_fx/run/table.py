@@ -16,6 +16,8 @@ from ..training.train import Metrics
 from .durable import sync, write_whole
 from .plan import Plan
 
+METRICS = "metrics.csv"
+
 
 def metric_columns(metrics: Metrics, swept: Iterable[str] = ()) -> list[str]:
     """The columns of `metrics.csv`; with the setting's number and values in front when something is swept.
@@ -101,7 +103,7 @@ def _evaluation(
 
 def missing_evaluations(folder: Path, plan: Plan, done: int) -> list[int]:
     """Iterations up to `done` after which an evaluation was due that `metrics.csv` does not have."""
-    path = folder / "metrics.csv"
+    path = folder / METRICS
     made = read_evaluations(path, plan)[1] if path.exists() else []
     found = {evaluation.env_steps for evaluation in made}
     steps = plan.config.steps_per_iteration
