@@ -21,13 +21,15 @@ from .warned import Warned, read_warnings
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
 
 
-def number(value: float) -> str:
-    """One digit behind the point, and more where that would say nothing.
+def number(value: float, scale: float | None = None) -> str:
+    """One digit behind the point, and more for small numbers: as many as another number has, if one is given.
 
-    >>> number(999.64), number(-0.0312), number(0.0)
-    ('999.6', '-0.0312', '0.0')
+    >>> number(999.64), number(-0.03125), number(0.0), number(0.184, 999.64), number(0.00125, -0.03125)
+    ('999.6', '-0.0312', '0.0', '0.2', '0.0013')
     """
-    return f"{value:.1f}" if value == 0.0 or not abs(value) < 10.0 else f"{value:.3g}"
+    size = abs(value if scale is None else scale)
+    known = math.isfinite(size) and 0.0 < size < 10.0
+    return f"{value:.{min(2 - math.floor(math.log10(size)), 6) if known else 1}f}"
 
 
 class Score(NamedTuple):
@@ -40,7 +42,7 @@ class Score(NamedTuple):
     @property
     def text(self) -> str:
         """In few characters."""
-        return f"{number(self.mean)} ± {number(self.spread)}"
+        return f"{number(self.mean)} ± {number(self.spread, self.mean)}"
 
 
 class Facts(NamedTuple):

@@ -64,16 +64,22 @@ def run_list(arguments: List, console: Console) -> int:
 
 
 def find_runs(folder: Path) -> tuple[list[Facts], list[str]]:
-    """The runs in a folder and below it, and a sentence about each folder that is none or cannot be read."""
+    """The runs in a folder and below it, and sentences about what is none or cannot be read."""
     runs: list[Facts] = []
     sentences: list[str] = []
+    foreign: list[str] = []
     for one in _candidates(folder):
         try:
-            runs.append(read_facts(one))
+            if _is_run(one):
+                runs.append(read_facts(one))
+            else:
+                foreign.append(one.name)
         except ValueError as error:
             sentences.append(str(error))
         except OSError as error:
             sentences.append(f"{one} cannot be read: {error.strerror or error}.")
+    if foreign:
+        sentences.append(f"Without a config.json, and so no runs: {', '.join(foreign)}.")
     return runs, sentences
 
 

@@ -19,18 +19,18 @@ from rich.console import Console
 from ..hosts import SimulatorError
 from ..hosts.train import HostTrain
 from ..learner.state import TrainState
-from ..training.diagnosis import Watch
+from ..training.diagnosis import MOST_OUTSIDE, Watch
 from ..training.train import Metrics
 from .checkpoints import CHECKPOINTS, Checkpoints
 from .display import Display, best_first, count, success_rate
 from .durable import LOCK, only_writer
 from .loop import Progress, compile_programs, run_loop
-from .pictures import plot_learning_curve, plot_sweep
+from .pictures import EXPLAINING, plot_learning_curve, plot_sweep
 from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
 from .records import describe_run, read_config, write_config
-from .table import METRICS, MetricsFile, missing_evaluations, read_returns
+from .table import METRICS, MetricsFile, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
 from .worlds import AnyTrain, bind, init_shapes
 
@@ -258,13 +258,20 @@ class _Session:
         self.last_save = time.perf_counter()
 
     def _finish(self, state: TrainState, signal_: int | None) -> RunResult:
-        steps, returns = read_returns(self.folder / METRICS, self.plan)
+        steps, metrics = read_metrics(
+            self.folder / METRICS, self.plan, ("eval_return", *EXPLAINING)
+        )
+        returns = metrics["eval_return"]
         if len(steps):
             save_policies(self.folder, self.train, state)
             title = f"REPPO on {self.plan.task} ({self.plan.preset} preset)"
             labels = self.plan.labels
             texts = [label_text(label) for label in labels]
-            plot_learning_curve(self.folder / "curve.png", title, steps, returns, texts)
+            bounds = {"outside": MOST_OUTSIDE}
+            if "kl_target" not in self.plan.grid:
+                bounds["kl"] = float(np.asarray(self.plan.hyperparameters.kl_target))
+            curve = self.folder / "curve.png"
+            plot_learning_curve(curve, title, steps, returns, texts, metrics, bounds)
             for name in self.plan.grid:
                 plot_sweep(self.folder / f"sweep_{name}.png", title, name, labels, returns[-1])
         seconds = time.perf_counter() - self.started

@@ -44,7 +44,7 @@ def run_show(arguments: Show, console: Console) -> int:
     for warned in facts.warned:
         when = "" if warned.env_steps is None else f" at {count(warned.env_steps)} steps"
         print_line(console, f"Warning{when}: {warned.sentence}", style="yellow")
-    print_line(console, "Where", style="bold")
+    print_line(console, f"In {facts.folder}/", style="bold")
     _print_pairs(console, list(_places(facts)))
     print_line(console, "Go on", style="bold")
     _print_pairs(console, list(next_commands(facts, console.encoding)))
@@ -113,7 +113,7 @@ def _print_swept(console: Console, plan: Plan, returns: Any) -> None:
 
 
 def _cells(seeds: Any) -> list[str]:
-    return [number(seeds.mean()), number(seeds.std())]
+    return [number(seeds.mean()), number(seeds.std(), seeds.mean())]
 
 
 def _places(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -129,29 +129,29 @@ def _places(facts: Facts) -> Iterator[tuple[str, str]]:
     }
     for name, text in what.items():
         if (facts.folder / name).exists():
-            yield str(facts.folder / name), text
+            yield name, text
 
 
 def next_commands(facts: Facts, encoding: str) -> Iterator[tuple[str, str]]:
-    """Commands to paste, and what each does."""
+    """What can be done next, and the command to paste."""
     folder = shell_word(str(facts.folder), encoding)
-    verb = "sweep" if facts.plan.grid else "train"
+    resume = f"reppo-fx {'sweep' if facts.plan.grid else 'train'} --resume {folder}"
     if facts.state == DONE:
-        more = 2 * facts.plan.config.total_steps
-        yield f"reppo-fx {verb} --resume {folder} --total-steps {more}", "train it longer"
+        yield "train longer", f"{resume} --total-steps {2 * facts.plan.config.total_steps}"
     elif facts.state != RUNNING:
-        yield f"reppo-fx {verb} --resume {folder}", "go on where it stopped"
-    if len(facts.env_steps):
-        yield f"reppo-fx plot {folder}", "score it; more folders compare"
+        yield "resume", resume
     best = " --best" if (facts.folder / BEST_POLICY).is_file() else ""
     if best or (facts.folder / POLICY).is_file():
-        yield f"reppo-fx eval {folder}{best}", "evaluate again"
-        yield f"reppo-fx render {folder}{best}", "make a video"
-        yield f"reppo-fx export {folder}{best}", "take the policy elsewhere"
+        yield "evaluate again", f"reppo-fx eval {folder}{best}"
+    if len(facts.env_steps):
+        yield "score, compare", f"reppo-fx plot {folder}"
+    if best or (facts.folder / POLICY).is_file():
+        yield "make a video", f"reppo-fx render {folder}{best}"
+        yield "take it elsewhere", f"reppo-fx export {folder}{best}"
 
 
 def _print_pairs(console: Console, pairs: list[tuple[str, str]]) -> None:
-    """Two columns; a long first entry never pushes the others away."""
-    width = max((len(first) for first, _ in pairs if len(first) <= 50), default=0)
+    """Two columns."""
+    width = max((len(first) for first, _ in pairs), default=0)
     for first, second in pairs:
         print_line(console, f"  {first:<{width}}  {second}")

@@ -177,11 +177,27 @@ def read_returns(path: Path, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.
     Raises:
         ValueError: as `read_evaluations`.
     """
-    evaluations = read_evaluations(path, plan)[1]
+    steps, found = read_metrics(path, plan, ("eval_return",))
+    return steps, found["eval_return"]
+
+
+def read_metrics(
+    path: Path, plan: Plan, names: Iterable[str]
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    """Steps `[evals]`, and `[evals, settings, seeds]` of each named column of `metrics.csv` that is there.
+
+    Raises:
+        ValueError: as `read_evaluations`.
+    """
+    columns, evaluations = read_evaluations(path, plan)
     steps = np.array([evaluation.env_steps for evaluation in evaluations], np.int64)
-    returns = [[float(row["eval_return"]) for row in e.rows] for e in evaluations]
     shape = (len(steps), len(plan.labels), plan.num_seeds)
-    return steps, np.array(returns, np.float64).reshape(shape)
+    found = {}
+    for name in names:
+        if name in columns or not columns:
+            values = [[float(row[name]) for row in e.rows] for e in evaluations]
+            found[name] = np.array(values, np.float64).reshape(shape)
+    return steps, found
 
 
 def _number(value: Any) -> int | str:
