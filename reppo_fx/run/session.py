@@ -157,8 +157,8 @@ class _Session:
     def _run(self) -> RunResult:
         keys, members = self.plan.members()
         with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
-            with self.display.compiling():
-                programs = compile_programs(self.train, keys, members)
+            with self.display.compiling() as tell:
+                programs = compile_programs(self.train, keys, members, tell)
                 state = self._start(checkpoints, lambda: programs.init(keys, members))
             done = int(state.iteration[0])
             self.told.keep_in(self.folder, self._steps(done))
