@@ -206,6 +206,11 @@ def commands(
     return train | sweep | evaluate | plot | tasks | show | list_
 
 
+def command_names(kinds: Any) -> list[str]:
+    """What can be typed first, of the types that `commands` gives."""
+    return [note.name for kind in typing.get_args(kinds) for note in kind.__metadata__]
+
+
 def look_ahead(arguments: list[str]) -> Ahead:
     """`--preset` and `--resume`, before the rest is read; what is missing or wrong Tyro finds again."""
     found: dict[str, str] = {}

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from .display import count, print_line, print_table
 from .facts import DONE, Facts, number, read_facts
+from .records import CONFIG, is_run
 
 Sort = Literal["date", "return", "steps", "task"]
 
@@ -39,7 +40,8 @@ def run_list(arguments: List, console: Console) -> int:
         ValueError: if there is no such folder.
     """
     if not arguments.folder.is_dir():
-        raise ValueError(f"folder is {str(arguments.folder)!r}, which is not there.")
+        what = "is not a folder" if arguments.folder.exists() else "is not there"
+        raise ValueError(f"folder is {str(arguments.folder)!r}, which {what}.")
     runs, sentences = find_runs(arguments.folder)
     runs.sort(key=_ORDERS[arguments.sort])
     if runs:
@@ -70,7 +72,7 @@ def find_runs(folder: Path) -> tuple[list[Facts], list[str]]:
     foreign: list[str] = []
     for one in _candidates(folder):
         try:
-            if _is_run(one):
+            if is_run(one):
                 runs.append(read_facts(one))
             else:
                 foreign.append(one.name)
@@ -85,27 +87,23 @@ def find_runs(folder: Path) -> tuple[list[Facts], list[str]]:
 
 def _candidates(folder: Path) -> Iterator[Path]:
     """Folders with a `config.json`, not looked into further; and right in `folder`, those that lead to none."""
-    if _is_run(folder):
+    if is_run(folder):
         yield folder
         return
     for name in sorted(path.name for path in folder.iterdir()):
         path = folder / name
         if name.startswith(".") or not path.is_dir():
             continue
-        found = [path] if _is_run(path) else [*_below(path)]
+        found = [path] if is_run(path) else [*_below(path)]
         yield from found or [path]
 
 
 def _below(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
-        if "config.json" in files:
+        if CONFIG in files:
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
 
 
 def _row(facts: Facts, start: Path) -> list[str]:

@@ -16,6 +16,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from .curves import Curve
+from .durable import naming
 from .scores import Estimate, Floats, estimate
 from .summaries import Summary
 
@@ -295,4 +296,5 @@ def _picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure = Figure(figsize=size, layout="constrained")
         yield figure
-        figure.savefig(path, format="png", dpi=150)
+        with naming(path):
+            figure.savefig(path, format="png", dpi=150)

@@ -29,7 +29,7 @@ from .pictures import EXPLAINING, plot_learning_curve, plot_sweep
 from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
-from .records import describe_run, read_config, write_config
+from .records import describe_run, is_run, read_config, write_config
 from .table import METRICS, MetricsFile, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
 from .worlds import AnyTrain, bind, init_shapes
@@ -316,8 +316,11 @@ def _new_folder(out: Path | None, task: str) -> Path:
 
 
 def _check_empty(out: Path) -> None:
-    if not out.is_dir() or any(path.name != LOCK for path in out.iterdir()):
-        raise ValueError(f"out is {str(out)!r}, which already exists and is not empty.")
+    if not out.is_dir():
+        raise ValueError(f"out is {str(out)!r}, which is a file; give a folder, new or empty.")
+    if any(path.name != LOCK for path in out.iterdir()):
+        there = "; a run that is there goes on with --resume" if is_run(out) else ""
+        raise ValueError(f"out is {str(out)!r}, which already exists and is not empty{there}.")
 
 
 def _make_folder(folder: Path, exist_ok: bool) -> Path:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..sweeps.runs import flatten_metrics
 from ..training.train import Metrics
-from .durable import sync, write_whole
+from .durable import naming, sync, write_whole
 from .plan import Plan
 
 METRICS = "metrics.csv"
@@ -125,6 +125,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, plan: Plan, metrics: Metrics, done: int = 0) -> None:
+        self._path = path
         self._labels, self._num_seeds = plan.labels, plan.num_seeds
         columns = metric_columns(metrics, plan.grid)
         found, evaluations = read_evaluations(path, plan) if path.exists() else ([], [])
@@ -152,23 +153,25 @@ class MetricsFile:
         """Append the rows of one evaluation; `metrics` has the axis `[members]`, seeds fastest."""
         flat = flatten_metrics(metrics)
         flat.pop("env_steps")
-        for member in range(len(metrics.eval_return)):
-            setting, seed = divmod(member, self._num_seeds)
-            label = self._labels[setting]
-            self._writer.writerow(
-                [
-                    *([setting, *label.values()] if label else []),
-                    seed,
-                    env_steps,
-                    f"{seconds:.3f}",
-                    *(_number(values[member]) for values in flat.values()),
-                ]
-            )
-        sync(self._file)
+        with naming(self._path):
+            for member in range(len(metrics.eval_return)):
+                setting, seed = divmod(member, self._num_seeds)
+                label = self._labels[setting]
+                self._writer.writerow(
+                    [
+                        *([setting, *label.values()] if label else []),
+                        seed,
+                        env_steps,
+                        f"{seconds:.3f}",
+                        *(_number(values[member]) for values in flat.values()),
+                    ]
+                )
+            sync(self._file)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 def read_returns(path: Path, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
