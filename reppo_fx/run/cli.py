@@ -51,7 +51,6 @@ from .show import Show, run_show
 from .tasks import tasks_by_family
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141
 
 
 def _check_seed(seed: int) -> None:
@@ -306,10 +305,6 @@ def main(arguments: list[str] | None = None) -> int:
             code = _run(arguments, make_console())
             sys.stdout.flush()
             return code
-        except BrokenPipeError:
-            # Who reads has seen enough, as `| head`; what is left to write at the end goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return BROKEN_PIPE
         except SimulatorError as error:
             return _fail_in_simulator(error)
         except ModuleNotFoundError:

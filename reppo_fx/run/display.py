@@ -131,9 +131,9 @@ class Display:
         spinner = Spinner(self._spinner)
 
         def line() -> Spinner:
-            doing = f": {_doing(told[-1])}" if told else ""
+            doing = f"{_doing(told[-1])}  " if told else ""
             seconds = time.perf_counter() - start
-            spinner.update(text=Text(self._plain(f"{message}{doing} ({seconds:.0f} s)")))
+            spinner.update(text=Text(self._plain(f"{message} … {doing}{seconds:.0f} s")))
             return spinner
 
         return Live(get_renderable=line, console=self.console, transient=True)

@@ -113,10 +113,8 @@ def read_facts(folder: Path) -> Facts:
     description = read_config(folder)
     plan = Plan.from_json(description)
     table = folder / METRICS
-    evaluations = read_evaluations(table, plan)[1] if table.is_file() else []
-    steps, returns = (
-        read_returns(table, plan) if evaluations else (np.empty(0, np.int64), np.empty((0, 1, 1)))
-    )
+    evaluations = read_evaluations(table, plan)[1]
+    steps, returns = read_returns(table, plan)
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         saved = checkpoints.steps()
     per_iteration = plan.config.steps_per_iteration

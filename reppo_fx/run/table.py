@@ -39,7 +39,7 @@ class Evaluation(NamedTuple):
 
 
 def read_evaluations(path: Path, plan: Plan) -> tuple[list[str], list[Evaluation]]:
-    """The columns and the whole evaluations of `metrics.csv`.
+    """The columns and the whole evaluations of `metrics.csv`; none if there is no such file.
 
     A last one that is not whole (the machine stopped while it was written) is left out: it comes again when the
     run goes on.
@@ -47,6 +47,8 @@ def read_evaluations(path: Path, plan: Plan) -> tuple[list[str], list[Evaluation
     Raises:
         ValueError: if the file is not one of a run of this plan, or damaged before its last evaluation.
     """
+    if not path.exists():
+        return [], []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     if not lines:
         return [], []
@@ -104,7 +106,7 @@ def _evaluation(
 def missing_evaluations(folder: Path, plan: Plan, done: int) -> list[int]:
     """Iterations up to `done` after which an evaluation was due that `metrics.csv` does not have."""
     path = folder / METRICS
-    made = read_evaluations(path, plan)[1] if path.exists() else []
+    made = read_evaluations(path, plan)[1]
     found = {evaluation.env_steps for evaluation in made}
     steps = plan.config.steps_per_iteration
     return [due for due in plan.due if due <= done and due * steps not in found]
@@ -128,7 +130,7 @@ class MetricsFile:
         self._path = path
         self._labels, self._num_seeds = plan.labels, plan.num_seeds
         columns = metric_columns(metrics, plan.grid)
-        found, evaluations = read_evaluations(path, plan) if path.exists() else ([], [])
+        found, evaluations = read_evaluations(path, plan)
         if found and found != columns:
             other = next(iter(set(found) ^ set(columns)), "their order")
             raise ValueError(f"{path} has other columns than this package writes: {other}.")

@@ -25,7 +25,7 @@ STAGES = [
 def built():
     """What two runs of the same shapes told, one after the other, and how often the first state was traced."""
     config = tiny(num_envs=6)  # of no other test, so that nothing has compiled it before
-    members = Plan("probe", "cpu", config, HP, num_seeds=2).members()
+    members = Plan("probe", "cpu", config, HP).members()
     seconds = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     told, traced = [], []
@@ -81,7 +81,7 @@ def test_a_pipe_gets_a_line_for_what_is_done():
 
 def test_a_terminal_keeps_one_line_in_the_end():
     text = show(screen())
-    assert "Compiling probe for 2 members: " in text
+    assert "Compiling probe for 2 members … " in text
     last = text.rstrip().splitlines()[-1]
     assert last.endswith("Traced in 1.2 s, compiled in 61.0 s, 1 of 2 programs from the cache")
 
@@ -95,6 +95,6 @@ def test_a_terminal_says_what_is_going_on():
         with display._spinning("Compiling probe", told) as live:
             live.refresh()
     text = shown(console)
-    assert "Compiling probe (0 s)" in text
-    assert "Compiling probe: tracing 2 of 3 (training) (0 s)" in text
-    assert "Compiling probe: 1 of 3 ready after 2.0 s (x, compiled) (0 s)" in text
+    assert "Compiling probe … 0 s" in text
+    assert "Compiling probe … tracing 2 of 3 (training)  0 s" in text
+    assert "Compiling probe … 1 of 3 ready after 2.0 s (x, compiled)  0 s" in text

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
+import numpy as np
 import pytest
 
 from reppo_fx.envs import probes
@@ -16,6 +16,8 @@ from reppo_fx.run.pictures import plot_learning_curve
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import describe_run, write_config
 from reppo_fx.training.presets import preset
+
+from ..sizes import first_quick
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +69,6 @@ TABLE = {
     "train gymnasium:CartPol-v1": "unknown gymnasium environment 'CartPol-v1'; did you mean",
     "train maniskill:PullCube-v1": "pip install 'reppo_fx[maniskill]'",
     "train :": "unknown family of simulators ''",
-    "tasks zzz": "pattern is 'zzz', which no task has in its name.",
     # Values.
     "train --learning-rate abc": "could not convert string to float: 'abc'",
     "train --learning-rate -1": "learning_rate is -1.0; it must be positive.",
@@ -104,7 +105,7 @@ TABLE = {
     "train --resume run --learning-rate 1": "run is another run: learning_rate was 0.003 and is 1.0.",
     "train other --resume run": "run is another run: task was probe and is other.",
 }
-SIMULATED = ("CartpoleBalanc", "envpool", "gymnasium", "maniskill", "zzz", "envpol", ":")
+SIMULATED = ("CartpoleBalanc", "envpool", "gymnasium", "maniskill", "envpol", ":")
 
 
 @pytest.mark.parametrize("line", TABLE)
@@ -146,27 +147,27 @@ def test_a_full_disk_is_named_with_the_file(here, probe_task, capsys, monkeypatc
     assert sorted(path.name for path in (here / "new").iterdir()) == []
 
 
-def test_a_full_disk_while_a_table_or_a_picture_is_written_is_named(tmp_path, monkeypatch):
+def test_a_full_disk_while_a_table_or_a_picture_is_written_is_named(
+    tmp_path, monkeypatch, unchecked_annotations
+):
+    columns = {"env_steps": 0.0, "eval_return": 0.0}
+    monkeypatch.setattr(table, "flatten_metrics", lambda _: dict(columns))
     plan = Plan("probe", "cpu", *preset("cpu"))
-    from reppo_fx.sweeps.runs import flatten_metrics
-
-    metrics = {"env_steps": 0.0, "eval_return": 0.0}
-    monkeypatch.setattr(table, "flatten_metrics", lambda _: {**flatten_metrics(metrics)})
-    file = table.MetricsFile(tmp_path / "metrics.csv", plan, metrics)
+    file = table.MetricsFile(tmp_path / "metrics.csv", plan, columns)
     monkeypatch.setattr(table, "sync", full)
     row = type("Row", (), {"eval_return": []})
     with pytest.raises(OSError, match="No space left on device") as error:
         file.write(1, 0.0, row)
     assert error.value.filename == str(tmp_path / "metrics.csv")
     file.close()
-    ones = jax.numpy.ones((1, 1, 1))
+    ones = np.ones((1, 1, 1))
     with pytest.raises(OSError, match="Is a directory") as error:
-        plot_learning_curve(tmp_path, "t", jax.numpy.ones(1), ones)
+        plot_learning_curve(tmp_path, "t", np.ones(1), ones)
     assert error.value.filename == str(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_output_that_cannot_be_written_is_a_sentence_and_a_closed_pipe_is_silent(here):
+def test_output_that_cannot_be_written_is_a_sentence(here):
     command = [sys.executable, "-m", "reppo_fx", "list", "."]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with open("/dev/full", "w") as nothing:
@@ -176,13 +177,6 @@ def test_output_that_cannot_be_written_is_a_sentence_and_a_closed_pipe_is_silent
     assert done.returncode == 2
     assert "reppo-fx: No space left on device.\n" in done.stderr
     assert "Traceback" not in done.stderr
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run(
-        command, stdout=write, stderr=subprocess.PIPE, text=True, env=environment, check=False
-    )
-    os.close(write)
-    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_folder_that_is_read_only_is_a_sentence(here, probe_task, capsys, monkeypatch):
@@ -201,7 +195,7 @@ def test_a_folder_that_is_read_only_is_a_sentence(here, probe_task, capsys, monk
     assert answer(capsys, "show", "run") == (0, "")  # nothing is written there
 
 
-@pytest.mark.parametrize("platforms", ["cuda", "nonsense"])
+@pytest.mark.parametrize("platforms", first_quick(["cuda", "nonsense"]))
 def test_a_device_that_is_not_there_is_a_sentence(here, platforms):
     done = subprocess.run(
         [sys.executable, "-m", "reppo_fx", "show", "run"],
