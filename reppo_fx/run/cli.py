@@ -288,7 +288,7 @@ def _run(arguments: list[str], console: Console) -> int:
     if isinstance(parsed, Tasks):
         return _run_tasks(parsed, console)
     if isinstance(parsed, Show):
-        return run_show(parsed, console)
+        return run_show(parsed, console, command_names(kinds))
     if isinstance(parsed, List):
         return run_list(parsed, console)
     _keep_compilations()

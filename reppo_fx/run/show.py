@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,13 @@ class Show:
     """A run's folder, e.g. runs/CartpoleBalance."""
 
 
-def run_show(arguments: Show, console: Console) -> int:
+def run_show(arguments: Show, console: Console, verbs: Collection[str]) -> int:
     """Print it; the exit code.
+
+    Args:
+        arguments: as typed.
+        console: where to print.
+        verbs: the commands that there are; others are not advised.
 
     Raises:
         ValueError: if the folder holds no run.
@@ -47,7 +52,8 @@ def run_show(arguments: Show, console: Console) -> int:
     print_line(console, f"In {facts.folder}/", style="bold")
     _print_pairs(console, list(_places(facts)))
     print_line(console, "Go on", style="bold")
-    _print_pairs(console, list(next_commands(facts, console.encoding)))
+    known = [pair for pair in next_commands(facts, console.encoding) if pair[1].split()[1] in verbs]
+    _print_pairs(console, known)
     return 0
 
 
@@ -146,7 +152,7 @@ def next_commands(facts: Facts, encoding: str) -> Iterator[tuple[str, str]]:
     if len(facts.env_steps):
         yield "score, compare", f"reppo-fx plot {folder}"
     if best or (facts.folder / POLICY).is_file():
-        yield "make a video", f"reppo-fx render {folder}{best}"
+        yield "make a video", f"reppo-fx render {folder}"
         yield "take it elsewhere", f"reppo-fx export {folder}{best}"
 
 

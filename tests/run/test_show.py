@@ -18,11 +18,14 @@ from reppo_fx.run import cli, worlds
 from reppo_fx.run.chart import BLOCKS, chart
 from reppo_fx.run.durable import only_writer
 from reppo_fx.run.facts import read_facts
+from reppo_fx.run.flags import command_names
+from reppo_fx.run.flags import commands as commands_of
 from reppo_fx.run.pictures import EXPLAINING, plot_learning_curve
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import read_config
 from reppo_fx.run.table import read_metrics
 from reppo_fx.run.warned import Told, Warned, listening, read_warnings
+from reppo_fx.training.presets import PRESETS, preset
 
 from .test_cli import probe
 from .test_run import TINY, rows
@@ -131,8 +134,6 @@ def test_one_screen_says_what_a_run_is(runs, capsys):
 
 def test_a_run_of_the_preset_alone_says_so(run, capsys):
     config = json.loads((run / "config.json").read_text())
-    from reppo_fx.training.presets import PRESETS
-
     chosen = PRESETS["cpu"]
     plan = Plan("probe", "cpu", *chosen, num_seeds=2)
     (run / "config.json").write_text(json.dumps({**config, **plan.to_json()}))
@@ -157,6 +158,7 @@ def test_the_commands_that_are_shown_do_what_they_say(
     split = [line.split("\0") for line in pasted.stdout.split("\0next\0")[:-1]]
     verbs = {line[0]: line for line in split}
     assert set(verbs) >= {"sweep", "eval", "plot"}
+    assert set(verbs) <= set(command_names(commands_of(*preset("cpu"), "cpu", None)))
     assert all(ODD in line for line in split)
     assert cli.main(verbs["eval"]) == 0
     assert cli.main(verbs["plot"]) == 0
