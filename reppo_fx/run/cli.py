@@ -46,7 +46,7 @@ from .listing import List, run_list
 from .plain import plain_streams, shell_word
 from .plan import LARGEST_SEED, Plan, label_text
 from .policies import load_policies
-from .records import read_config
+from .records import is_run, read_config
 from .show import Show, run_show
 from .tasks import tasks_by_family
 
@@ -312,7 +312,8 @@ def main(arguments: list[str] | None = None) -> int:
         except (ValueError, ImportError) as error:
             return _fail(str(error), 2)
         except OSError as error:
-            training = arguments[:1] and arguments[0] in TRAINING
+            in_a_run = error.filename is not None and is_run(Path(error.filename).parent)
+            training = in_a_run and arguments[0] in TRAINING
             kept = "; what was done before is kept, and goes on with --resume" if training else ""
             return _fail(f"{_first_line(error)}{kept}.", 2)
         except KeyboardInterrupt as error:

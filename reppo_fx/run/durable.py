@@ -90,7 +90,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # a name that is open cannot be removed everywhere
             path.unlink()
-        file.close()
+        with contextlib.suppress(OSError):  # on a full disk it has been told already
+            file.close()
 
 
 def is_held(folder: Path) -> bool:
