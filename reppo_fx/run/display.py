@@ -141,7 +141,8 @@ class Display:
     def _told(self, built: Built) -> None:
         """Where nothing moves, a line for what is done."""
         if built.stage != "tracing":
-            print_line(self.console, f"  {_doing(built)}")
+            after = f" after {built.seconds:.1f} s" if built.stage == "compiled" else ""
+            print_line(self.console, f"  {_doing(built)}{after}")
 
     @contextmanager
     def training(self, start: int = 0) -> Iterator[None]:
@@ -249,9 +250,7 @@ def _doing(built: Built) -> str:
         traced = f"traced in {built.seconds:.1f} s, " if built.seconds else ""
         return f"{traced}compiling {built.total} program{'s' if built.total > 1 else ''} …"
     how = "from the cache" if built.cached else "compiled"
-    return (
-        f"{built.number} of {built.total} ready after {built.seconds:.1f} s ({built.name}, {how})"
-    )
+    return f"{built.number} of {built.total} ready ({built.name}, {how})"
 
 
 def _account(told: list[Built]) -> str:

@@ -74,8 +74,8 @@ def test_a_pipe_gets_a_line_for_what_is_done():
     assert show(screen(terminal=False)).splitlines() == [
         "Compiling probe for 2 members …",
         "  traced in 1.2 s, compiling 2 programs …",
-        "  1 of 2 ready after 0.5 s (start, from the cache)",
-        "  2 of 2 ready after 61.0 s (training, compiled)",
+        "  1 of 2 ready (start, from the cache) after 0.5 s",
+        "  2 of 2 ready (training, compiled) after 61.0 s",
     ]
 
 
@@ -97,4 +97,4 @@ def test_a_terminal_says_what_is_going_on():
     text = shown(console)
     assert "Compiling probe … 0 s" in text
     assert "Compiling probe … tracing 2 of 3 (training)  0 s" in text
-    assert "Compiling probe … 1 of 3 ready after 2.0 s (x, compiled)  0 s" in text
+    assert "Compiling probe … 1 of 3 ready (x, compiled)  0 s" in text
