@@ -1,6 +1,7 @@
 """Every sentence that a person meets on the command line: what was typed, what is said, with which exit code."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -157,9 +158,17 @@ def test_a_full_disk_is_named_with_the_file(here, probe_task, capsys, monkeypatc
     assert sorted(path.name for path in (here / "new").iterdir()) == left
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_lock_that_cannot_be_written_on_a_full_disk_is_named(tmp_path):
-    (tmp_path / durable.LOCK).symlink_to("/dev/full")
+def test_a_lock_that_cannot_be_written_on_a_full_disk_is_named(tmp_path, monkeypatch):
+    """What could not be flushed cannot be when it is closed, either."""
+
+    class Full(io.BytesIO):
+        flush = full
+
+        def close(self):
+            super().close()
+            full()
+
+    monkeypatch.setattr(durable, "_lock", lambda path: Full())
     with pytest.raises(OSError, match="No space left on device") as error, only_writer(tmp_path):
         pass
     assert error.value.filename == str(tmp_path / durable.LOCK)
