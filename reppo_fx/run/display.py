@@ -74,6 +74,18 @@ def print_table(console: Console, headings: list[str], rows: list[list[str]]) ->
         print_line(console, text, style=None if number else "bold")
 
 
+@contextmanager
+def loading(console: Console, task: str) -> Iterator[None]:
+    """Say in a terminal that a simulator is imported and looked at, which takes seconds."""
+    if not console.is_terminal:
+        yield
+        return
+    spinner = Spinner("dots" if is_unicode(console.encoding) else "line")
+    spinner.update(text=Text(plain(f"Loading {task} …", console.encoding)))
+    with Live(spinner, console=console, transient=True):
+        yield
+
+
 class Display:
     """What a person watches while a run goes on: a bar, and for a sweep a table of its settings, best first."""
 

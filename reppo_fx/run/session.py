@@ -22,7 +22,7 @@ from ..learner.state import TrainState
 from ..training.diagnosis import MOST_OUTSIDE, Watch
 from ..training.train import Metrics
 from .checkpoints import CHECKPOINTS, Checkpoints
-from .display import Display, best_first, count, success_rate
+from .display import Display, best_first, count, loading, success_rate
 from .durable import LOCK, only_writer
 from .loop import Progress, compile_programs, run_loop
 from .pictures import EXPLAINING, plot_learning_curve, plot_sweep
@@ -75,7 +75,8 @@ def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
     """
     plan.check()
     with listening() as told:
-        train = bind(plan.task, plan.config)
+        with loading(console, plan.task):
+            train = bind(plan.task, plan.config)
         folder = _new_folder(out, plan.task)
         with only_writer(folder):
             _check_empty(folder)  # again: nobody else can have written since
@@ -108,7 +109,9 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
         if asked is not None and asked.config.total_steps != plan.config.total_steps:
             plan = _with_total_steps(folder, plan, asked.config.total_steps, console)
             write_config(folder, {**description, **plan.to_json()})
-        return _Session(plan, bind(plan.task, plan.config), folder, console, told).run()
+        with loading(console, plan.task):
+            train = bind(plan.task, plan.config)
+        return _Session(plan, train, folder, console, told).run()
 
 
 def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Console) -> Plan:

@@ -5,7 +5,7 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.run.display import Display
+from reppo_fx.run.display import Display, loading
 from reppo_fx.run.loop import Built, compile_programs
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.worlds import init_shapes
@@ -98,3 +98,11 @@ def test_a_terminal_says_what_is_going_on():
     assert "Compiling probe … 0 s" in text
     assert "Compiling probe … tracing 2 of 3 (training)  0 s" in text
     assert "Compiling probe … 1 of 3 ready (x, compiled)  0 s" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
+def test_a_terminal_says_that_a_simulator_is_loaded(terminal):
+    console = screen(terminal=terminal)
+    with loading(console, "[bold]probe"):
+        pass
+    assert ("Loading [bold]probe …" in shown(console)) == terminal
