@@ -38,6 +38,8 @@ from .sealed import (
 )
 
 VERSION = 2
+CHECKPOINTS = "checkpoints"
+"""The folder in a run's folder that has them."""
 WRITING, REMOVING = ".writing", ".removing"
 
 

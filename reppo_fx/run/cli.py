@@ -1,4 +1,4 @@
-"""The command line: what `reppo-fx train`, `sweep`, `eval`, `plot` and `tasks` do, and how they end."""
+"""The command line: what each command of `reppo-fx` does, and how they end."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from rich.console import Console
 
-from .._errors import ReppoWarning
+from .._errors import ReppoWarning, unknown_name
 from ..envs import Environment
 from ..hosts import SimulatorError
 from ..hosts.evaluate import LARGEST_SEED as LARGEST_HOST_SEED
@@ -37,14 +37,17 @@ from .flags import (
     Plot,
     Settings,
     Tasks,
+    command_names,
     commands,
     look_ahead,
     parse_grid,
 )
+from .listing import List, run_list
 from .plain import plain_streams, shell_word
 from .plan import LARGEST_SEED, Plan, label_text
 from .policies import load_policies
-from .records import read_config
+from .records import is_run, read_config
+from .show import Show, run_show
 from .tasks import tasks_by_family
 
 INTERRUPTED = 130
@@ -211,6 +214,19 @@ def _keep_compilations() -> None:
     update("jax_compilation_cache_dir", str(folder))
 
 
+def _check_device() -> None:
+    """Whether jax can compute at all: its own faults are not always sentences."""
+    try:
+        jax.devices()
+    except Exception as error:  # an assertion, where a driver is missing
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        why = "" if isinstance(error, AssertionError) else f" ({_first_line(error)})"
+        raise ValueError(
+            f"jax finds no device: JAX_PLATFORMS is {asked!r}, and that is not here, or has no driver{why}. "
+            "JAX_PLATFORMS=cpu computes on the processor; without it jax takes what there is."
+        ) from error
+
+
 def _saved_plan(arguments: list[str]) -> tuple[Plan | None, str]:
     """The plan of the run to resume, if any, and the preset whose values are the defaults otherwise."""
     ahead = look_ahead(arguments)
@@ -252,10 +268,17 @@ def _warnings_as_sentences() -> Iterator[None]:
 
 
 def _run(arguments: list[str], console: Console) -> int:
+    if not {"-h", "--help"} & {*arguments}:
+        _check_device()
     saved, chosen = _saved_plan(arguments)
     settings = preset(chosen) if saved is None else (saved.config, saved.hyperparameters)
+    kinds = commands(*settings, chosen, saved)
+    if arguments and not arguments[0].startswith("-"):
+        known = command_names(kinds)
+        if arguments[0] not in known:
+            raise ValueError(f"{unknown_name('command', arguments[0], known)} See reppo-fx --help.")
     parsed: Any = tyro.cli(
-        commands(*settings, chosen, saved),
+        kinds,
         args=arguments,
         prog="reppo-fx",
         description="REPPO in JAX: train on robot tasks, many seeds in one program.",
@@ -264,6 +287,10 @@ def _run(arguments: list[str], console: Console) -> int:
         return _run_plot(parsed, console)
     if isinstance(parsed, Tasks):
         return _run_tasks(parsed, console)
+    if isinstance(parsed, Show):
+        return run_show(parsed, console, command_names(kinds))
+    if isinstance(parsed, List):
+        return run_list(parsed, console)
     _keep_compilations()
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
@@ -275,7 +302,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     with plain_streams(), _warnings_as_sentences():
         try:
-            return _run(arguments, make_console())
+            code = _run(arguments, make_console())
+            sys.stdout.flush()
+            return code
         except SimulatorError as error:
             return _fail_in_simulator(error)
         except ModuleNotFoundError:
@@ -283,7 +312,10 @@ def main(arguments: list[str] | None = None) -> int:
         except (ValueError, ImportError) as error:
             return _fail(str(error), 2)
         except OSError as error:
-            return _fail(_first_line(error), 2)
+            in_a_run = error.filename is not None and is_run(Path(error.filename).parent)
+            training = in_a_run and arguments[0] in TRAINING
+            kept = "; what was done before is kept, and goes on with --resume" if training else ""
+            return _fail(f"{_first_line(error)}{kept}.", 2)
         except KeyboardInterrupt as error:
             otherwise = "interrupted"
             if arguments[:1] and arguments[0] in TRAINING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ from rich.text import Text
 
 from ..sweeps.members import lowest_unless_finite
 from ..training.train import Metrics
+from .loop import Built, Tell
 from .plain import is_unicode, plain
 
 ROWS_SHOWN = 20
@@ -72,6 +74,18 @@ def print_table(console: Console, headings: list[str], rows: list[list[str]]) ->
         print_line(console, text, style=None if number else "bold")
 
 
+@contextmanager
+def loading(console: Console, task: str) -> Iterator[None]:
+    """Say in a terminal that a simulator is imported and looked at, which takes seconds."""
+    if not console.is_terminal:
+        yield
+        return
+    spinner = Spinner("dots" if is_unicode(console.encoding) else "line")
+    spinner.update(text=Text(plain(f"Loading {task} …", console.encoding)))
+    with Live(spinner, console=console, transient=True):
+        yield
+
+
 class Display:
     """What a person watches while a run goes on: a bar, and for a sweep a table of its settings, best first."""
 
@@ -106,21 +120,41 @@ class Display:
         self._live: Live | None = None
 
     @contextmanager
-    def compiling(self) -> Iterator[None]:
-        """Show that XLA is at work; an interrupt says that nothing else was."""
+    def compiling(self) -> Iterator[Tell]:
+        """Show that XLA is at work, and what it is told; an interrupt says that nothing else was."""
         members = "1 member" if self._num_members == 1 else f"{self._num_members} members"
-        message = self._plain(f"Compiling {self._task} for {members} …")
+        message = f"Compiling {self._task} for {members}"
+        told: list[Built] = []
         try:
             if self.console.is_terminal:
-                with Live(
-                    Spinner(self._spinner, Text(message)), console=self.console, transient=True
-                ):
-                    yield
+                with self._spinning(message, told):
+                    yield told.append
+                if told:
+                    print_line(self.console, _account(told))
             else:
-                print_line(self.console, message)
-                yield
+                print_line(self.console, f"{message} …")
+                yield self._told
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt("interrupted while compiling, before any training") from error
+
+    def _spinning(self, message: str, told: list[Built]) -> Live:
+        """A line that says what is going on, and for how long."""
+        start = time.perf_counter()
+        spinner = Spinner(self._spinner)
+
+        def line() -> Spinner:
+            doing = f"{_doing(told[-1])}  " if told else ""
+            seconds = time.perf_counter() - start
+            spinner.update(text=Text(self._plain(f"{message} … {doing}{seconds:.0f} s")))
+            return spinner
+
+        return Live(get_renderable=line, console=self.console, transient=True)
+
+    def _told(self, built: Built) -> None:
+        """Where nothing moves, a line for what is done."""
+        if built.stage != "tracing":
+            after = f" after {built.seconds:.1f} s" if built.stage == "compiled" else ""
+            print_line(self.console, f"  {_doing(built)}{after}")
 
     @contextmanager
     def training(self, start: int = 0) -> Iterator[None]:
@@ -218,3 +252,26 @@ def count(number: int | float) -> str:
     exponent = int(f"{number:.2e}".partition("e")[2])
     thousands = min(exponent // 3, len(SUFFIXES) - 1)
     return f"{number / 1000.0**thousands:.3g}{SUFFIXES[thousands]}"
+
+
+def _doing(built: Built) -> str:
+    """What is going on, in a few words."""
+    if built.stage == "tracing":
+        return f"tracing {built.number} of {built.total} ({built.name})"
+    if built.stage == "compiling":
+        traced = f"traced in {built.seconds:.1f} s, " if built.seconds else ""
+        return f"{traced}compiling {built.total} program{'s' if built.total > 1 else ''} …"
+    how = "from the cache" if built.cached else "compiled"
+    return f"{built.number} of {built.total} ready ({built.name}, {how})"
+
+
+def _account(told: list[Built]) -> str:
+    """What was going on, when it is over."""
+    compiled = [built for built in told if built.stage == "compiled"]
+    traced = [f"traced in {b.seconds:.1f} s" for b in told if b.stage == "compiling" and b.seconds]
+    seconds = max((built.seconds for built in compiled), default=0.0)
+    cached = sum(built.cached for built in compiled)
+    return (
+        f"{', '.join([*traced, f'compiled in {seconds:.1f} s']).capitalize()}, "
+        f"{cached} of {len(compiled)} programs from the cache"
+    )

@@ -11,13 +11,29 @@ from typing import IO
 LOCK = ".lock"
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A fault of the file system says of which file: a full disk by itself does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file in one step: who reads it, also after a power cut, finds the old content or the new one."""
     fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        sync(file)
-    fresh.replace(path)
+    with naming(path):
+        try:
+            with fresh.open("wb") as file:
+                file.write(data)
+                sync(file)
+            fresh.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):  # on a full disk it would be in the way
+                fresh.unlink()
+            raise
     sync_folder(path.parent)
 
 
@@ -65,15 +81,26 @@ def only_writer(folder: Path) -> Iterator[None]:
             f"{folder} is being written by another run{_owner(path)}; wait until it has ended, or stop it."
         )
     try:
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n".encode())
-        file.flush()
+        with naming(path):
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()}\n".encode())
+            file.flush()
         yield
     finally:
         with contextlib.suppress(OSError):  # a name that is open cannot be removed everywhere
             path.unlink()
-        file.close()
+        with contextlib.suppress(OSError):  # on a full disk it has been told already
+            file.close()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody writes there at this moment."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            return not _try_lock(file, shared=True)
+    except OSError:
+        return False
 
 
 def _lock(path: Path) -> IO[bytes] | None:
@@ -90,14 +117,14 @@ def _lock(path: Path) -> IO[bytes] | None:
         file.close()
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes], shared: bool = False) -> bool:
     """Lock an open file without waiting; true also where a platform or a file system has no locks."""
     try:
         import fcntl
     except ImportError:
         return _try_lock_by_msvcrt(file)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

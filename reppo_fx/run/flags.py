@@ -14,8 +14,10 @@ import tyro
 
 from ..settings import CHOICES, Config, Hyperparameters
 from ..training.presets import PRESETS, PURPOSES
+from .listing import List
 from .plain import plain
 from .plan import Plan
+from .show import Show
 
 DEFAULT_TASK = "CartpoleBalance"
 DEFAULT_PRESET = "cpu"
@@ -199,7 +201,14 @@ def commands(
     evaluate = Annotated[Eval, tyro.conf.subcommand("eval")]
     plot = Annotated[Plot, tyro.conf.subcommand("plot")]
     tasks = Annotated[Tasks, tyro.conf.subcommand("tasks")]
-    return train | sweep | evaluate | plot | tasks
+    show = Annotated[Show, tyro.conf.subcommand("show")]
+    list_ = Annotated[List, tyro.conf.subcommand("list")]
+    return train | sweep | evaluate | plot | tasks | show | list_
+
+
+def command_names(kinds: Any) -> list[str]:
+    """What can be typed first, of the types that `commands` gives."""
+    return [note.name for kind in typing.get_args(kinds) for note in kind.__metadata__]
 
 
 def look_ahead(arguments: list[str]) -> Ahead:

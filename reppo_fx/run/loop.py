@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Lowered, Wrapped
 
 from ..envs import COUNTERS
 from ..hosts.train import HostTrain
@@ -21,11 +24,12 @@ from ..settings import Hyperparameters
 from ..sweeps.members import over_members
 from ..training.evaluate import EpisodeMetric, Episodes
 from ..training.train import Metrics
-from .worlds import AnyTrain
+from .worlds import AnyTrain, start_program
 
 T = TypeVar("T")
 SECONDS_PER_CALL = 0.5
 COMPILING = "reppo_fx-compile"
+CACHE_HIT = "/jax/compilation_cache/cache_hits"
 
 
 class Programs(NamedTuple):
@@ -65,15 +69,48 @@ class Progress(NamedTuple):
     due: bool
 
 
+class Built(NamedTuple):
+    """How far `compile_programs` is.
+
+    Attributes:
+        stage: `"tracing"` (the named program, now), `"compiling"` (all of them, now), or `"compiled"` (the named
+            one is done).
+        name: of a program; none for all.
+        number: which one; of those that are done, how many.
+        total: of all programs.
+        seconds: so far, of tracing; of compiling, where one is done.
+        cached: whether the program came from jax's cache of compiled programs.
+    """
+
+    stage: str
+    name: str | None
+    number: int
+    total: int
+    seconds: float
+    cached: bool = False
+
+
+Tell = Callable[[Built], None]
+
+
 def compile_programs(
-    train: AnyTrain, keys: jax.Array, hyperparameters: Hyperparameters
+    train: AnyTrain,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    tell: Tell = lambda _: None,
 ) -> Programs:
     """Compile everything a run needs, side by side: tracing takes turns, XLA does not.
 
     Around a simulator only learning is a program worth waiting for; the rest is compiled when it is first called.
+
+    Args:
+        train: from `make_train` or `make_host_train`.
+        keys: of all members.
+        hyperparameters: of all members.
+        tell: called with what is being done, also from other threads.
     """
     if isinstance(train, HostTrain):
-        return _host_programs(train, keys, hyperparameters)
+        return _host_programs(train, keys, hyperparameters, tell)
 
     def iterations_of_all(
         state: TrainState, count: int | jax.Array
@@ -83,29 +120,69 @@ def compile_programs(
     def evaluate_one(state: TrainState, training: TrainingMetrics) -> Metrics:
         return train.metrics(state, training, train.evaluate(state))
 
-    init = jax.jit(over_members(train.init))
-    iterations = jax.jit(iterations_of_all, donate_argnums=0)
-    evaluate = jax.jit(over_members(evaluate_one))
-    state = jax.eval_shape(init, keys, hyperparameters)
-    _, training = jax.eval_shape(iterations, state, 1)
-    lowered = [
-        iterations.lower(state, 1),
-        evaluate.lower(state, training),
-        init.lower(keys, hyperparameters),
-    ]
-    compiled = _in_threads([program.compile for program in lowered])
-    return Programs(
-        init=compiled[2],
-        iterations=compiled[0],
-        evaluate=compiled[1],
-        metrics=jax.eval_shape(evaluate, state, training),
-    )
+    names = iter(enumerate(("start", "training", "evaluation"), 1))
+    began = time.perf_counter()
+
+    def trace(program: Wrapped, *args: Any) -> tuple[Any, Lowered]:
+        number, name = next(names)
+        tell(Built("tracing", name, number, 3, time.perf_counter() - began))
+        return jax.eval_shape(program, *args), program.lower(*args)
+
+    state, start = trace(start_program(train), keys, hyperparameters)
+    (_, training), iterations = trace(jax.jit(iterations_of_all, donate_argnums=0), state, 1)
+    metrics, evaluate = trace(jax.jit(over_members(evaluate_one)), state, training)
+    calls = {
+        "training": iterations.compile,
+        "evaluation": evaluate.compile,
+        "start": start.compile,
+    }
+    compiled = _compile(calls, tell, time.perf_counter() - began)
+    return Programs(compiled["start"], compiled["training"], compiled["evaluation"], metrics)
 
 
-def _host_programs(train: HostTrain, keys: jax.Array, hyperparameters: Hyperparameters) -> Programs:
+def _compile(
+    calls: Mapping[str, Callable[[], Any]], tell: Tell, tracing: float = 0.0
+) -> dict[str, Any]:
+    """The results of all calls, side by side, telling when each is done and whether it was kept from before."""
+    began, lock, done = time.perf_counter(), threading.Lock(), 0
+    tell(Built("compiling", None, 0, len(calls), tracing))
+    with _cache_hits() as hits:
+
+        def one(name: str) -> Any:
+            nonlocal done
+            result = calls[name]()
+            with lock:
+                done += 1
+                seconds, cached = time.perf_counter() - began, threading.get_ident() in hits
+                tell(Built("compiled", name, done, len(calls), seconds, cached))
+            return result
+
+        results = _in_threads([functools.partial(one, name) for name in calls])
+    return dict(zip(calls, results, strict=True))
+
+
+@contextmanager
+def _cache_hits() -> Iterator[set[int]]:
+    """The threads that have taken a program from jax's persistent cache meanwhile."""
+    hits: set[int] = set()
+
+    def listen(event: str, **_: Any) -> None:
+        if event == CACHE_HIT:
+            hits.add(threading.get_ident())
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        yield hits
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+
+
+def _host_programs(
+    train: HostTrain, keys: jax.Array, hyperparameters: Hyperparameters, tell: Tell
+) -> Programs:
     """The same calls around a simulator, which is started by the first of them."""
     state = train.init_shapes(keys, hyperparameters)
-    (training,) = _in_threads([lambda: train.compile(state)])
+    training = _compile({"learning": lambda: train.compile(state)}, tell)["learning"]
     episodes = jnp.zeros((*keys.shape, train.config.num_eval_envs))
     names = [name for name in train.env.metrics if name not in COUNTERS]
     own = {name: EpisodeMetric(episodes, episodes) for name in names}

@@ -12,10 +12,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from .curves import Curve
+from .durable import naming
 from .scores import Estimate, Floats, estimate
 from .summaries import Summary
 
@@ -27,6 +28,15 @@ LEGEND_ENTRIES = 12
 TICKS = 10
 LONGEST_TEXT = 60
 PROGRESS_POINTS = 101
+EXPLAINING = {
+    "entropy": "entropy",
+    "kl": "KL",
+    "temperature": "temperature",
+    "multiplier": "multiplier",
+    "outside": "targets outside",
+}
+"""Columns of `metrics.csv` that explain a curve, and what they are called under it."""
+LOGARITHMIC = ("temperature", "multiplier")
 
 
 def plot_learning_curve(
@@ -35,10 +45,12 @@ def plot_learning_curve(
     env_steps: Numbers,
     returns: Returns,
     labels: list[str] | None = None,
+    explaining: Mapping[str, Returns] | None = None,
+    bounds: Mapping[str, float] | None = None,
 ) -> None:
     """Return against steps: for each setting the mean over seeds and a band of one standard deviation.
 
-    Seeds are thin lines where there is a single setting.
+    Seeds are thin lines where there is a single setting. Below, small, what explains it.
 
     Args:
         path: PNG file to write.
@@ -46,32 +58,68 @@ def plot_learning_curve(
         env_steps: `[evals]`.
         returns: `[evals, settings, seeds]`, undiscounted.
         labels: one per setting.
+        explaining: other metrics by the names in `EXPLAINING`, as the returns.
+        bounds: of some of those, to be drawn as dashed lines.
     """
     _, num_settings, num_seeds = returns.shape
     colors: list[Color] = ["tab:blue"] if num_settings == 1 else _shades(num_settings)
-    with _picture(path, (7.0, 4.2)) as figure:
-        axes = figure.subplots()
-        for setting, color in enumerate(colors):
-            runs = returns[:, setting]
-            if num_settings == 1 and num_seeds > 1:
-                axes.plot(env_steps, runs, color=color, alpha=0.35, linewidth=0.8)
-            mean, spread = runs.mean(1), runs.std(1)
-            axes.fill_between(
-                env_steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0
-            )
-            label = (labels or [""])[setting] if num_settings > 1 else _seeds(num_seeds)
-            axes.plot(
-                env_steps, mean, color=color, marker="o", markersize=3.5, label=_literal(label)
-            )
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    shown = {name: values for name, values in (explaining or {}).items() if name in EXPLAINING}
+    heights = (4.2, 1.7) if shown else (4.2,)
+    with _picture(path, (8.5 if shown else 7.0, sum(heights))) as figure:
+        grid = figure.add_gridspec(len(heights), max(1, len(shown)), height_ratios=heights)
+        axes = figure.add_subplot(grid[0, :])
+        _draw_members(axes, env_steps, returns, colors, labels)
         axes.set_xlabel("environment steps per run")
         axes.set_ylabel("evaluation return (undiscounted)")
         axes.set_title(_literal(title))
-        axes.set_xlim(left=0)
-        axes.grid(alpha=0.3)
         if num_settings <= LEGEND_ENTRIES:
             heading = _seeds(num_seeds) if num_settings > 1 else None
             axes.legend(loc="best", frameon=False, fontsize="small", title=heading)
+        for column, (name, values) in enumerate(shown.items()):
+            below = figure.add_subplot(grid[1, column])
+            _draw_members(below, env_steps, np.where(np.isfinite(values), values, np.nan), colors)
+            _finish_small(below, name, values, (bounds or {}).get(name))
+
+
+def _draw_members(
+    axes: Axes,
+    env_steps: Numbers,
+    values: Returns,
+    colors: Sequence[Color],
+    labels: list[str] | None = None,
+) -> None:
+    """Means over seeds `[evals, settings, seeds]` and their bands."""
+    _, num_settings, num_seeds = values.shape
+    for setting, color in enumerate(colors):
+        runs = values[:, setting]
+        if num_settings == 1 and num_seeds > 1:
+            axes.plot(env_steps, runs, color=color, alpha=0.35, linewidth=0.8)
+        mean, spread = runs.mean(1), runs.std(1)
+        axes.fill_between(
+            env_steps, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0
+        )
+        label = (labels or [""] * num_settings)[setting] if num_settings > 1 else _seeds(num_seeds)
+        axes.plot(env_steps, mean, color=color, marker="o", markersize=3.5, label=_literal(label))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+
+
+def _finish_small(axes: Axes, name: str, values: Returns, bound: float | None) -> None:
+    """One of the small pictures: its name, a scale that fits, and the bound that it is held against."""
+    axes.set_title(EXPLAINING[name], fontsize="small")
+    axes.tick_params(which="both", labelsize="x-small")
+    for line in axes.lines:
+        line.set(markersize=0, linewidth=min(line.get_linewidth(), 1.2))
+    axes.xaxis.set_major_locator(MaxNLocator(2))
+    if bound is not None:
+        axes.axhline(bound, color="tab:red", linestyle="--", linewidth=0.8)
+    known = values[np.isfinite(values)]
+    if name == "outside":
+        axes.set_ylim(-0.02, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    elif name in LOGARITHMIC and len(known) and 0.0 < 10.0 * known.min() < known.max():
+        axes.set_yscale("log")
 
 
 def plot_sweep(
@@ -248,4 +296,5 @@ def _picture(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure = Figure(figsize=size, layout="constrained")
         yield figure
-        figure.savefig(path, format="png", dpi=150)
+        with naming(path):
+            figure.savefig(path, format="png", dpi=150)

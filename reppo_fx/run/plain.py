@@ -58,6 +58,9 @@ PLAIN = {
     "╸": "-",
     "╺": "-",
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼", "+"),
+    **dict.fromkeys("▁▂▃", "."),
+    **dict.fromkeys("▄▅▆", ":"),
+    **dict.fromkeys("▇█", "#"),
 }
 # Bytes of a name that is not text reach Python as these, and leave it as the bytes they were.
 ESCAPED_BYTES = range(0xDC80, 0xDD00)

@@ -169,6 +169,19 @@ def differences(saved: Plan, asked: Plan) -> list[str]:
     ]
 
 
+def settings_apart(
+    plan: Plan, config: Config, hyperparameters: Hyperparameters
+) -> list[tuple[str, Any, Any]]:
+    """Name, value there and value in the plan, of each setting that differs from others; not of what is swept."""
+    others = dataclasses.replace(plan, config=config, hyperparameters=hyperparameters)
+    was, own = (_flatten(one.to_json()) for one in (others, plan))
+    return [
+        (name, was[name], own[name])
+        for name in own
+        if was[name] != own[name] and name not in plan.grid
+    ]
+
+
 def label_text(label: Mapping[str, float]) -> str:
     """A label in words.
 

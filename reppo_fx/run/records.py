@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from .._errors import nearest
 from ..envs import Environment, TimeStep, select_part
 from ..envs.conform import check_discrete
 from ..learner.continuous import tanh_normal
@@ -22,6 +23,7 @@ from .plan import Plan, entries
 from .worlds import AnyTrain
 
 VERSION = 4
+CONFIG = "config.json"
 WORLD_TYPES: dict[str, tuple[type, ...]] = {
     "observation": (dict,),
     "actor_part": (str,),
@@ -90,7 +92,12 @@ def describe_machine() -> dict[str, Any]:
 
 def write_config(folder: Path, description: Mapping[str, Any]) -> None:
     """Write `config.json`, whole."""
-    write_whole(folder / "config.json", (json.dumps(description, indent=2) + "\n").encode())
+    write_whole(folder / CONFIG, (json.dumps(description, indent=2) + "\n").encode())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder says that it is one; not whether it can be read."""
+    return (folder / CONFIG).is_file()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -99,9 +106,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the folder holds no run, one of another version, or the file is not as it was written.
     """
-    path = Path(folder) / "config.json"
+    path = Path(folder) / CONFIG
     if not path.is_file():
-        raise ValueError(f"{folder} is not a run: it has no config.json.")
+        raise ValueError(f"{folder} is not a run: {_why_no_run(Path(folder))}")
     try:
         description = json.loads(path.read_bytes())
     except ValueError as error:
@@ -115,6 +122,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not as a run writes it: {error}") from error
     return dict(description)
+
+
+def _why_no_run(folder: Path) -> str:
+    """The end of a sentence, with what may have been meant."""
+    if folder.is_file():
+        return "it is a file; give the folder that it is in."
+    if folder.is_dir():
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        hint = f"; of the folders in it, {', '.join(inside[:3])} may be" if inside else ""
+        return f"it has no config.json{hint}."
+    beside = [p.name for p in folder.parent.glob("*") if p.is_dir()] if folder.name else []
+    close = [str(folder.parent / name) for name in nearest(folder.name, beside)]
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+    return f"there is no such folder{hint}"
 
 
 def world(description: Mapping[str, Any]) -> Environment:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .curves import load_curves
+from .durable import write_whole
 from .scores import Estimate
 from .summaries import Scale, Summary, summarize
 
@@ -36,12 +37,12 @@ def write_report(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"out is {str(out)!r}, which is not a folder: {error.strerror}."
+            f"out is {str(out)!r}, which cannot be created: {error.strerror}."
         ) from error
     plot_curves(out / "curves.png", curves)
     plot_comparison(out / "summary.png", curves, summaries, threshold)
     plain = {label: _plain(summary._asdict()) for label, summary in summaries.items()}
-    (out / "summary.json").write_text(json.dumps(plain, indent=1) + "\n")
+    write_whole(out / "summary.json", (json.dumps(plain, indent=1) + "\n").encode())
     return summaries
 
 

@@ -19,23 +19,23 @@ from rich.console import Console
 from ..hosts import SimulatorError
 from ..hosts.train import HostTrain
 from ..learner.state import TrainState
-from ..training.diagnosis import Watch
+from ..training.diagnosis import MOST_OUTSIDE, Watch
 from ..training.train import Metrics
-from .checkpoints import Checkpoints
-from .display import Display, best_first, count, success_rate
+from .checkpoints import CHECKPOINTS, Checkpoints
+from .display import Display, best_first, count, loading, success_rate
 from .durable import LOCK, only_writer
 from .loop import Progress, compile_programs, run_loop
-from .pictures import plot_learning_curve, plot_sweep
+from .pictures import EXPLAINING, plot_learning_curve, plot_sweep
 from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
-from .records import describe_run, read_config, write_config
-from .table import MetricsFile, missing_evaluations, read_returns
+from .records import describe_run, is_run, read_config, write_config
+from .table import METRICS, MetricsFile, missing_evaluations, read_metrics
+from .warned import Told, Warned, listening
 from .worlds import AnyTrain, bind, init_shapes
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
-CHECKPOINTS, METRICS = "checkpoints", "metrics.csv"
 
 
 class RunResult(NamedTuple):
@@ -74,12 +74,14 @@ def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
             that could not be written.
     """
     plan.check()
-    train = bind(plan.task, plan.config)
-    folder = _new_folder(out, plan.task)
-    with only_writer(folder):
-        _check_empty(folder)  # again: nobody else can have written since
-        write_config(folder, describe_run(train, plan))
-        return _Session(plan, train, folder, console).run()
+    with listening() as told:
+        with loading(console, plan.task):
+            train = bind(plan.task, plan.config)
+        folder = _new_folder(out, plan.task)
+        with only_writer(folder):
+            _check_empty(folder)  # again: nobody else can have written since
+            write_config(folder, describe_run(train, plan))
+            return _Session(plan, train, folder, console, told).run()
 
 
 def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunResult:
@@ -98,7 +100,7 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
             for (all differences are named), it has already done more steps, or its checkpoint is damaged.
     """
     read_config(folder)  # a sentence if it is not a run, before anything is written there
-    with only_writer(folder):
+    with listening() as told, only_writer(folder):
         description = read_config(folder)
         plan = Plan.from_json(description)
         different = differences(plan, asked) if asked is not None else []
@@ -107,7 +109,9 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
         if asked is not None and asked.config.total_steps != plan.config.total_steps:
             plan = _with_total_steps(folder, plan, asked.config.total_steps, console)
             write_config(folder, {**description, **plan.to_json()})
-        return _Session(plan, bind(plan.task, plan.config), folder, console).run()
+        with loading(console, plan.task):
+            train = bind(plan.task, plan.config)
+        return _Session(plan, train, folder, console, told).run()
 
 
 def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Console) -> Plan:
@@ -134,7 +138,10 @@ def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Conso
 class _Session:
     """The pieces of a run on the host, and what happens to them from start to end."""
 
-    def __init__(self, plan: Plan, train: AnyTrain, folder: Path, console: Console) -> None:
+    def __init__(
+        self, plan: Plan, train: AnyTrain, folder: Path, console: Console, told: Told
+    ) -> None:
+        self.told = told
         self.started = time.perf_counter()
         self.plan, self.train, self.folder = plan, train, folder
         total = self._steps(plan.total_iterations)
@@ -153,10 +160,11 @@ class _Session:
     def _run(self) -> RunResult:
         keys, members = self.plan.members()
         with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
-            with self.display.compiling():
-                programs = compile_programs(self.train, keys, members)
+            with self.display.compiling() as tell:
+                programs = compile_programs(self.train, keys, members, tell)
                 state = self._start(checkpoints, lambda: programs.init(keys, members))
             done = int(state.iteration[0])
+            self.told.keep_in(self.folder, self._steps(done))
             self.best = BestPolicies(self.folder, self.train, self.plan, done)
             with (
                 MetricsFile(self.folder / METRICS, self.plan, programs.metrics, done) as table,
@@ -185,6 +193,7 @@ class _Session:
                 self._record(progress, table, checkpoints)
         except SimulatorError as error:
             failure = error
+            self.told.add(Warned(str(error), self._steps(int(state.iteration[0]))))
         if complete:  # else an evaluation is due that could not be made
             self._save(checkpoints, state, None)
         return state, failure
@@ -241,6 +250,7 @@ class _Session:
         )
         for finding in self.watch.evaluated(metrics):
             self.display.warn(f"Warning: {finding.sentence}")
+            self.told.add(Warned(finding.sentence, int(finding.env_steps), finding.name))
         self._save(checkpoints, progress.state, score)
 
     def _is_time_to_save(self) -> bool:
@@ -251,13 +261,20 @@ class _Session:
         self.last_save = time.perf_counter()
 
     def _finish(self, state: TrainState, signal_: int | None) -> RunResult:
-        steps, returns = read_returns(self.folder / METRICS, self.plan)
+        steps, metrics = read_metrics(
+            self.folder / METRICS, self.plan, ("eval_return", *EXPLAINING)
+        )
+        returns = metrics["eval_return"]
         if len(steps):
             save_policies(self.folder, self.train, state)
             title = f"REPPO on {self.plan.task} ({self.plan.preset} preset)"
             labels = self.plan.labels
             texts = [label_text(label) for label in labels]
-            plot_learning_curve(self.folder / "curve.png", title, steps, returns, texts)
+            bounds = {"outside": MOST_OUTSIDE}
+            if "kl_target" not in self.plan.grid:
+                bounds["kl"] = float(np.asarray(self.plan.hyperparameters.kl_target))
+            curve = self.folder / "curve.png"
+            plot_learning_curve(curve, title, steps, returns, texts, metrics, bounds)
             for name in self.plan.grid:
                 plot_sweep(self.folder / f"sweep_{name}.png", title, name, labels, returns[-1])
         seconds = time.perf_counter() - self.started
@@ -302,8 +319,11 @@ def _new_folder(out: Path | None, task: str) -> Path:
 
 
 def _check_empty(out: Path) -> None:
-    if not out.is_dir() or any(path.name != LOCK for path in out.iterdir()):
-        raise ValueError(f"out is {str(out)!r}, which already exists and is not empty.")
+    if not out.is_dir():
+        raise ValueError(f"out is {str(out)!r}, which is a file; give a folder, new or empty.")
+    if any(path.name != LOCK for path in out.iterdir()):
+        there = "; a run that is there goes on with --resume" if is_run(out) else ""
+        raise ValueError(f"out is {str(out)!r}, which already exists and is not empty{there}.")
 
 
 def _make_folder(folder: Path, exist_ok: bool) -> Path:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ..sweeps.runs import flatten_metrics
 from ..training.train import Metrics
-from .durable import sync, write_whole
+from .durable import naming, sync, write_whole
 from .plan import Plan
+
+METRICS = "metrics.csv"
 
 
 def metric_columns(metrics: Metrics, swept: Iterable[str] = ()) -> list[str]:
@@ -37,7 +39,7 @@ class Evaluation(NamedTuple):
 
 
 def read_evaluations(path: Path, plan: Plan) -> tuple[list[str], list[Evaluation]]:
-    """The columns and the whole evaluations of `metrics.csv`.
+    """The columns and the whole evaluations of `metrics.csv`; none if there is no such file.
 
     A last one that is not whole (the machine stopped while it was written) is left out: it comes again when the
     run goes on.
@@ -45,6 +47,8 @@ def read_evaluations(path: Path, plan: Plan) -> tuple[list[str], list[Evaluation
     Raises:
         ValueError: if the file is not one of a run of this plan, or damaged before its last evaluation.
     """
+    if not path.exists():
+        return [], []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     if not lines:
         return [], []
@@ -101,8 +105,8 @@ def _evaluation(
 
 def missing_evaluations(folder: Path, plan: Plan, done: int) -> list[int]:
     """Iterations up to `done` after which an evaluation was due that `metrics.csv` does not have."""
-    path = folder / "metrics.csv"
-    made = read_evaluations(path, plan)[1] if path.exists() else []
+    path = folder / METRICS
+    made = read_evaluations(path, plan)[1]
     found = {evaluation.env_steps for evaluation in made}
     steps = plan.config.steps_per_iteration
     return [due for due in plan.due if due <= done and due * steps not in found]
@@ -123,9 +127,10 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, plan: Plan, metrics: Metrics, done: int = 0) -> None:
+        self._path = path
         self._labels, self._num_seeds = plan.labels, plan.num_seeds
         columns = metric_columns(metrics, plan.grid)
-        found, evaluations = read_evaluations(path, plan) if path.exists() else ([], [])
+        found, evaluations = read_evaluations(path, plan)
         if found and found != columns:
             other = next(iter(set(found) ^ set(columns)), "their order")
             raise ValueError(f"{path} has other columns than this package writes: {other}.")
@@ -150,23 +155,25 @@ class MetricsFile:
         """Append the rows of one evaluation; `metrics` has the axis `[members]`, seeds fastest."""
         flat = flatten_metrics(metrics)
         flat.pop("env_steps")
-        for member in range(len(metrics.eval_return)):
-            setting, seed = divmod(member, self._num_seeds)
-            label = self._labels[setting]
-            self._writer.writerow(
-                [
-                    *([setting, *label.values()] if label else []),
-                    seed,
-                    env_steps,
-                    f"{seconds:.3f}",
-                    *(_number(values[member]) for values in flat.values()),
-                ]
-            )
-        sync(self._file)
+        with naming(self._path):
+            for member in range(len(metrics.eval_return)):
+                setting, seed = divmod(member, self._num_seeds)
+                label = self._labels[setting]
+                self._writer.writerow(
+                    [
+                        *([setting, *label.values()] if label else []),
+                        seed,
+                        env_steps,
+                        f"{seconds:.3f}",
+                        *(_number(values[member]) for values in flat.values()),
+                    ]
+                )
+            sync(self._file)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
 
 def read_returns(path: Path, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -175,11 +182,27 @@ def read_returns(path: Path, plan: Plan) -> tuple[NDArray[np.int64], NDArray[np.
     Raises:
         ValueError: as `read_evaluations`.
     """
-    evaluations = read_evaluations(path, plan)[1]
+    steps, found = read_metrics(path, plan, ("eval_return",))
+    return steps, found["eval_return"]
+
+
+def read_metrics(
+    path: Path, plan: Plan, names: Iterable[str]
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    """Steps `[evals]`, and `[evals, settings, seeds]` of each named column of `metrics.csv` that is there.
+
+    Raises:
+        ValueError: as `read_evaluations`.
+    """
+    columns, evaluations = read_evaluations(path, plan)
     steps = np.array([evaluation.env_steps for evaluation in evaluations], np.int64)
-    returns = [[float(row["eval_return"]) for row in e.rows] for e in evaluations]
     shape = (len(steps), len(plan.labels), plan.num_seeds)
-    return steps, np.array(returns, np.float64).reshape(shape)
+    found = {}
+    for name in names:
+        if name in columns or not columns:
+            values = [[float(row[name]) for row in e.rows] for e in evaluations]
+            found[name] = np.array(values, np.float64).reshape(shape)
+    return steps, found
 
 
 def _number(value: Any) -> int | str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TypeAlias
 
 import jax
+from jax.stages import Wrapped
 
 from .. import envs, hosts
+from .._programs import keep_program
 from ..hosts.train import HostTrain, make_host_train
 from ..learner.state import TrainState
 from ..settings import Config, Hyperparameters
+from ..sweeps.members import over_members
 from ..training.train import Train, make_train
 
 AnyTrain: TypeAlias = Train | HostTrain
@@ -40,5 +44,17 @@ def init_shapes(train: AnyTrain, keys: jax.Array, hyperparameters: Hyperparamete
     """The state of all members as shapes; no simulator is started."""
     if isinstance(train, HostTrain):
         return train.init_shapes(keys, hyperparameters)
-    shapes: TrainState = jax.eval_shape(jax.vmap(train.init), keys, hyperparameters)
+    shapes: TrainState = jax.eval_shape(start_program(train), keys, hyperparameters)
     return shapes
+
+
+def start_program(train: Train) -> Wrapped:
+    """`train.init` over members, jitted: one for all who ask, as a simulator's reset is traced for seconds."""
+    alive = weakref.ref(train)
+
+    def init(key: jax.Array, hyperparameters: Hyperparameters) -> TrainState:
+        own = alive()
+        assert own is not None
+        return own.init(key, hyperparameters)
+
+    return keep_program(train, "init of members", lambda: jax.jit(over_members(init)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, SupportsIndex
@@ -14,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, ScalarLike
 from .._errors import unknown_name
 from .._keys import as_key
 from .._ranges import ORDERED, as_count, as_number, check_ranges
-from ..settings import Hyperparameters, check_hyperparameters
+from ..settings import Config, Hyperparameters, check_hyperparameters
 
 PERTURBATION = 1.25
 
@@ -294,4 +295,8 @@ def _check_base(base: Hyperparameters, given: Iterable[str], num: int | None = N
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in Hyperparameters._fields:
+            if name in {field.name for field in dataclasses.fields(Config)}:
+                raise ValueError(
+                    f"{name} is a field of Config, fixed in a compiled program; only hyperparameters can be varied."
+                )
             raise unknown_name("hyperparameter", name, Hyperparameters._fields)

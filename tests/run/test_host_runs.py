@@ -16,6 +16,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx import hosts
 from reppo_fx.run import cli, load_policy, worlds
+from reppo_fx.run.warned import read_warnings
 
 from ..hosts import worlds as simulators
 from ..hosts.nasty import Nasty
@@ -100,6 +101,7 @@ def test_a_simulator_that_fails_leaves_a_run_that_can_go_on(folder, capsys, monk
     assert "nasty failed in step: RuntimeError: the gearbox is broken" in told
     assert 'raise RuntimeError("the gearbox is broken")' in told  # its own traceback
     assert "Go on with: reppo-fx train --resume run" in printed
+    assert "the gearbox is broken" in read_warnings(Path("run"))[-1].sentence
     assert 0 < len(rows(Path("run"))) < len(rows(Path("whole")))
     monkeypatch.setattr(worlds, "make_world", nasty())
     assert cli.main(["train", "--resume", "run"]) == 0

@@ -191,10 +191,10 @@ def test_ctrl_c_ends_cleanly_with_what_was_measured(probe_task, tmp_path, capsys
             "unknown hyperparameter 'kl_targt'; did you mean 'kl_target'",
         ),
         (["sweep", "probe", "--grid", "discount=0.9,2"], "discount is 2.0; it must be in [0, 1]"),
-        (["train", "--resume", "nowhere"], "nowhere is not a run: it has no config.json"),
+        (["train", "--resume", "nowhere"], "nowhere is not a run: there is no such folder."),
         (["train", "probe", "--out", "/proc/run"], "out is '/proc/run', which cannot be created"),
         (["train", "probe", "--preset", "cpuu"], "unknown preset 'cpuu'; did you mean 'cpu'"),
-        (["eval", "nowhere"], "nowhere is not a run: it has no config.json"),
+        (["eval", "nowhere"], "nowhere is not a run: there is no such folder."),
     ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(
