@@ -1,4 +1,4 @@
-"""The command line: what `reppo-fx train`, `sweep`, `eval`, `plot` and `tasks` do, and how they end."""
+"""The command line: what `reppo-fx train`, `sweep`, `eval`, `plot`, `export` and `tasks` do, and how they end."""
 
 import dataclasses
 import math
@@ -30,6 +30,7 @@ from ..training.policy import Policy
 from ..training.presets import preset
 from . import worlds
 from .display import count, make_console, print_line, print_table
+from .export.verb import Export, run_export
 from .flags import (
     DEFAULT_PRESET,
     TRAINING,
@@ -264,6 +265,8 @@ def _run(arguments: list[str], console: Console) -> int:
         return _run_plot(parsed, console)
     if isinstance(parsed, Tasks):
         return _run_tasks(parsed, console)
+    if isinstance(parsed, Export):
+        return run_export(parsed, console)
     _keep_compilations()
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)

@@ -14,6 +14,7 @@ import tyro
 
 from ..settings import CHOICES, Config, Hyperparameters
 from ..training.presets import PRESETS, PURPOSES
+from .export.verb import Export
 from .plain import plain
 from .plan import Plan
 
@@ -198,8 +199,9 @@ def commands(
     sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
     evaluate = Annotated[Eval, tyro.conf.subcommand("eval")]
     plot = Annotated[Plot, tyro.conf.subcommand("plot")]
+    export = Annotated[Export, tyro.conf.subcommand("export")]
     tasks = Annotated[Tasks, tyro.conf.subcommand("tasks")]
-    return train | sweep | evaluate | plot | tasks
+    return train | sweep | evaluate | plot | export | tasks
 
 
 def look_ahead(arguments: list[str]) -> Ahead:

@@ -1,0 +1,78 @@
+"""An exported policy beside the one in jax, on observations as they were seen and far beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from ...learner.discrete import Categorical
+from ...training.policy import Policy
+from .inputs import Inputs
+from .program import by_name, in_single_precision
+
+TOLERANCE = 1e-5
+ROWS = 64
+
+
+def check_alike(
+    policy: Policy, inputs: Inputs, run: Callable[[dict[str, NDArray[Any]]], Any], format_: str
+) -> None:
+    """Refuse to hand out a file whose actions are others by more than 1e-5 of their range.
+
+    Raises:
+        ValueError: with the difference.
+    """
+    leaves = example(policy, inputs)
+    found = run(leaves)
+    with jax.enable_x64(False), jax.default_matmul_precision("highest"):
+        single = in_single_precision(policy)
+        observation = inputs.observation(leaves)
+        expected = by_name(single(observation))
+        parameters = single.at(observation)
+    if isinstance(parameters, Categorical):
+        # Two logits may be equal but for rounding.
+        logits = np.asarray(parameters.logits)
+        taken = np.take_along_axis(logits, np.asarray(found)[:, None], 1)[:, 0]
+        largest = logits.max(1)
+        worst = float(np.max((largest - taken) / np.maximum(1.0, np.abs(largest))))
+    else:
+        worst = max(
+            float(np.max(np.abs(np.asarray(a) - np.asarray(b)) / np.maximum(1.0, np.abs(b))))
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+        )
+    if not worst <= TOLERANCE:
+        raise ValueError(
+            f"format is {format_!r}, but its actions differ from the policy's by {worst:.2g}; at most "
+            f"{TOLERANCE:g} is allowed, and no file was written."
+        )
+
+
+def example(policy: Policy, inputs: Inputs, rows: int = ROWS) -> dict[str, NDArray[Any]]:
+    """Inputs spread three times as wide as the statistics say, `[rows, ...]`; any masks, also one of nothing."""
+    generator = np.random.default_rng(0)
+    own = [name for name in inputs.shapes if name != inputs.mask]
+    moments = [jax.tree.leaves(tree) for tree in (policy.statistics.mean, policy.statistics.var)]
+    leaves = {}
+    for name, mean, variance in zip(own, *moments, strict=True):
+        noise = generator.normal(size=(rows, *inputs.shapes[name]))
+        drawn = np.asarray(mean) + 3.0 * np.sqrt(np.asarray(variance) + 1e-2) * noise
+        leaves[name] = _as(drawn, inputs.dtypes[name])
+    if inputs.mask is not None:
+        mask = generator.random((rows, *inputs.shapes[inputs.mask])) < 0.5
+        mask[0] = False
+        leaves[inputs.mask] = mask
+    return leaves
+
+
+def _as(drawn: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "b":
+        return drawn > 0.5
+    if dtype.kind in "iu":
+        ends = np.iinfo(dtype)
+        drawn = np.clip(np.round(drawn), ends.min, ends.max)
+    array: NDArray[Any] = drawn.astype(dtype)
+    return array
