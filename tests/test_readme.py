@@ -141,7 +141,14 @@ def toy(command):
 
 
 def test_readme_shows_every_command():
-    assert {toy(command)[0] for command in OURS} == {"train", "sweep", "eval", "plot", "tasks"}
+    assert {toy(command)[0] for command in OURS} == {
+        "train",
+        "sweep",
+        "eval",
+        "export",
+        "plot",
+        "tasks",
+    }
     assert set(COMMANDS) >= OTHERS, "named in OTHERS, but not in README"
 
 
