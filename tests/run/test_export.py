@@ -1,12 +1,16 @@
 """Exported policies, run by what would run them elsewhere, beside the policy in jax."""
 
+import csv
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,14 +23,14 @@ from reppo_fx.envs import probes
 from reppo_fx.learner.masks import MaskedActor
 from reppo_fx.learner.normalizers import as_seen
 from reppo_fx.ops import statistics_normalize
-from reppo_fx.run import cli, export_policy, export_run, load_policy, read_policy, worlds
+from reppo_fx.run import cli, export_policy, export_run, load_policy, read_policy
 from reppo_fx.run.export import reader
 from reppo_fx.run.export.check import example
 from reppo_fx.run.export.inputs import inputs_of
 from reppo_fx.training.assembly import mask_of
 
 from ..sizes import HP
-from .test_run import TINY, rows
+from .test_lines import SAVED
 
 SIZE, ENTRIES, CHOICES = 5, 3, 4
 SPEC = jax.ShapeDtypeStruct((SIZE,), jnp.float32)
@@ -118,10 +122,8 @@ def test_other_depths_and_no_statistics(changes, tmp_path):
 def test_actions_at_the_edge_stop_at_the_limit(tmp_path):
     env = WORLDS["own range"]
     policy = policy_for(env)
-    layer = policy.actor.trunk.layers[-1]
-    far = dataclasses.replace(layer, bias=layer.bias + 1e3)
-    trunk = dataclasses.replace(policy.actor.trunk, layers=(*policy.actor.trunk.layers[:-1], far))
-    policy = dataclasses.replace(policy, actor=dataclasses.replace(policy.actor, trunk=trunk))
+    last_bias = lambda policy: policy.actor.trunk.layers[-1].bias
+    policy = eqx.tree_at(last_bias, policy, last_bias(policy) + 1e3)
     leaves, _ = leaves_of(policy, env)
     act, facts = read_policy(export_policy(policy, env, tmp_path / "policy.npz", "numpy"))
     largest = 0.99 * np.array([1.0, 2.5, 40.0])
@@ -321,13 +323,33 @@ def test_a_policy_in_double_precision_is_exported_in_single(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A sweep on a probe that says how long an action lasts."""
-    out = tmp_path_factory.mktemp("runs") / "probe"
-    env = probes.match_observation()._replace(episode_length=6, action_seconds=0.02)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worlds, "make_world", lambda name, config: env)
-        command = ["sweep", "probe", *TINY, "--grid", "kl_target=0.1,0.2", "--out", str(out)]
-        assert cli.main(command) == 0
+    """A sweep of two settings and two seeds, made of a trained one of a single member."""
+    out = tmp_path_factory.mktemp("runs") / "sweep"
+    with tarfile.open(SAVED["jax-0.10-single"]) as whole:
+        whole.extractall(out.parent, filter="data")
+    (out.parent / "box").rename(out)
+    description = json.loads((out / "config.json").read_text())
+    description |= {"num_seeds": 2, "grid": {"kl_target": [0.1, 0.2]}}
+    description["control"]["seconds_per_action"] = 0.02
+    (out / "config.json").write_text(json.dumps(description))
+    with (out / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    with (out / "metrics.csv").open("w") as file:
+        writer = csv.DictWriter(file, ["setting", "kl_target", *table[0]], lineterminator="\n")
+        writer.writeheader()
+        for turn, row in enumerate(table):
+            for member, worth in enumerate((1.0, 2.0, 3.0, 4.0)):
+                own = {"setting": member // 2, "kl_target": 0.1 + 0.1 * (member // 2)}
+                own |= {"seed": member % 2, "eval_return": worth - 10 * turn}
+                writer.writerow({**row, **own})
+    for name in ("policy.eqx", "policy-best.eqx"):
+        data, stacked = (out / name).open("rb"), io.BytesIO()
+        with data:
+            while data.peek(1):
+                one = np.load(data)
+                parts = [one + np.asarray(0.01 * member, one.dtype) for member in range(4)]
+                np.save(stacked, np.concatenate(parts))
+        (out / name).write_bytes(stacked.getvalue())
     return out
 
 
@@ -350,7 +372,7 @@ def test_every_format_from_the_command_line(run, capsys):
         file = run / f"policy-best-setting1-seed1.{ending}"
         assert str(file) in capsys.readouterr().out.replace("\n", "")
         facts = metadata(file)
-        assert facts["task"] == "probe"
+        assert facts["task"] == "box"
         assert facts["inputs"] == [
             {
                 "name": "observation",
@@ -359,14 +381,12 @@ def test_every_format_from_the_command_line(run, capsys):
                 "what": "observation",
             }
         ]
-        assert facts["action"]["high"] == [pytest.approx(0.999)]
+        assert facts["action"]["high"] == [pytest.approx(2 * 0.999)]
         assert facts["seconds_per_action"] == 0.02
         assert facts["reppo_fx"] == rx.__version__
         assert facts["date"].startswith("20")
-        own = [r for r in rows(run) if (r["seed"], r["setting"]) == ("1", "1")]
-        best = max(own, key=lambda r: float(r["eval_return"]))
-        assert facts["return"] == float(best["eval_return"])
-        assert facts["env_steps"] == int(best["env_steps"])
+        # The return falls from 4 to -6.
+        assert (facts["return"], facts["env_steps"]) == (4.0, 16)
         assert facts["setting"] == "kl_target 0.2"
     expected = load_policy(run, seed=1, setting=1, best=True)(shown)
     action = run_in_onnx(run / "policy-best-setting1-seed1.onnx", {"observation": shown})
@@ -376,8 +396,7 @@ def test_every_format_from_the_command_line(run, capsys):
 def test_the_last_policy_has_the_last_return(run, tmp_path):
     file = export_run(run, "numpy", out=tmp_path / "mine.npz")
     act, facts = read_policy(file)
-    own = [r for r in rows(run) if (r["seed"], r["setting"]) == ("0", "0")]
-    assert (facts["return"], facts["env_steps"]) == (float(own[-1]["eval_return"]), 256)
+    assert (facts["return"], facts["env_steps"]) == (-9.0, 32)
     shown = np.array([[-1.0], [1.0]], np.float32)
     np.testing.assert_allclose(act(shown), load_policy(run)(shown), rtol=0, atol=1e-5)
 

@@ -5,6 +5,7 @@
 
 import functools
 import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from reppo_fx.run.leaves import named_leaves
 
 from .saved_kinds import HYPERPARAMETERS, kinds
 
-SAVED = {path.stem: path for path in sorted(Path(__file__).with_name("saved").glob("*.zip"))}
+FILES = sorted(Path(__file__).with_name("saved").glob("*.tar.xz"))
+SAVED = {path.name.removesuffix(".tar.xz"): path for path in FILES}
 PRECISIONS = {"single": False, "double": True}
 KINDS = ("box", "choice", "parts", "own")
 
@@ -32,8 +34,8 @@ def saved(tmp_path_factory):
     """Every file as a folder of kinds."""
     folder = tmp_path_factory.mktemp("saved")
     for name, path in SAVED.items():
-        with zipfile.ZipFile(path) as whole:
-            whole.extractall(folder / name)
+        with tarfile.open(path) as whole:
+            whole.extractall(folder / name, filter="data")
     return folder
 
 
@@ -86,7 +88,9 @@ def test_policies_act_as_they_did(saved, name, here):
 def test_checkpoints_are_the_states_that_they_were(saved, name, here):
     """A state goes on as it was or not at all: what this precision cannot hold is refused."""
     with jax.enable_x64(PRECISIONS[here]):
-        for kind in KINDS:
+        there = [kind for kind in KINDS if (saved / name / kind / "checkpoints").is_dir()]
+        assert "box" in there
+        for kind in there:
             folder = saved / name / kind
             train, like = fresh(kind, here)
             with Checkpoints(folder / "checkpoints") as checkpoints:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from ...learner.continuous import TanhNormal
 from ...learner.discrete import Categorical
 from ...training.policy import Policy
 from .inputs import Inputs
@@ -21,7 +22,7 @@ ROWS = 64
 def check_alike(
     policy: Policy, inputs: Inputs, run: Callable[[dict[str, NDArray[Any]]], Any], format_: str
 ) -> None:
-    """Refuse to hand out a file whose actions are others by more than 1e-5 of their range.
+    """Refuse to hand out a file whose actions are others by more than 1e-5, where they are large relative to that.
 
     Raises:
         ValueError: with the difference.
@@ -33,22 +34,29 @@ def check_alike(
         observation = inputs.observation(leaves)
         expected = by_name(single(observation))
         parameters = single.at(observation)
-    if isinstance(parameters, Categorical):
-        # Two logits may be equal but for rounding.
-        logits = np.asarray(parameters.logits)
-        taken = np.take_along_axis(logits, np.asarray(found)[:, None], 1)[:, 0]
-        largest = logits.max(1)
-        worst = float(np.max((largest - taken) / np.maximum(1.0, np.abs(largest))))
-    else:
-        worst = max(
-            float(np.max(np.abs(np.asarray(a) - np.asarray(b)) / np.maximum(1.0, np.abs(b))))
-            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-        )
+    worst = _difference(found, expected, parameters)
     if not worst <= TOLERANCE:
         raise ValueError(
             f"format is {format_!r}, but its actions differ from the policy's by {worst:.2g}; at most "
             f"{TOLERANCE:g} is allowed, and no file was written."
         )
+
+
+def _difference(found: Any, expected: Any, parameters: Any) -> float:
+    """The largest, relative to numbers beyond 1: that is how far a mistake can be told from rounding."""
+    if isinstance(parameters, Categorical):
+        # Two logits may be equal but for rounding.
+        logits = np.asarray(parameters.logits)
+        taken = np.take_along_axis(logits, np.asarray(found)[:, None], 1)[:, 0]
+        largest = logits.max(1)
+        return float(np.max((largest - taken) / np.maximum(1.0, np.abs(largest))))
+    before = np.abs(parameters.mean) if isinstance(parameters, TanhNormal) else np.zeros(())
+    worst = 0.0
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        size = np.maximum(1.0, np.abs(other).max(0)) * np.maximum(1.0, before)
+        # Not `max`, which would lose a NaN.
+        worst = float(np.maximum(worst, np.max(np.abs(one - other) / size)))
+    return worst
 
 
 def example(policy: Policy, inputs: Inputs, rows: int = ROWS) -> dict[str, NDArray[Any]]:

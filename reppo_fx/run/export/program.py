@@ -26,30 +26,32 @@ from .inputs import Inputs
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, METADATA = "policy.bin", "metadata.json"
-# The version of StableHLO that the oldest jax that we support reads; jax itself writes one that is a month old.
+# Of StableHLO, which the oldest jax that we support reads, too: jax itself writes one that is a month old.
 STABLEHLO = "1.13.0"
 
 
 def to_program(policy: Policy, inputs: Inputs, facts: Facts) -> bytes:
     """The file; inputs are `{name: [batch, ...]}`, what comes back is the action, or `{path: leaf}` of several."""
-
-    def act(leaves: dict[str, Array]) -> PyTree[Array]:
-        return by_name(single(inputs.observation(leaves)))
-
     # Without double precision, whatever it is here, and with the same numbers on every platform.
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         single = in_single_precision(policy)
+
+        def act(leaves: dict[str, Array]) -> PyTree[Array]:
+            # A network sees one row with its axis: sizes that it reads are numbers, and `batch` stays open.
+            row = {name: leaf[None] for name, leaf in leaves.items()}
+            return jax.tree.map(lambda leaf: leaf[0], by_name(single(inputs.observation(row))))
+
         (batch,) = export.symbolic_shape("batch")
         arguments = {
             name: jax.ShapeDtypeStruct((batch, *shape), inputs.dtypes[name])
             for name, shape in inputs.shapes.items()
         }
-        program = export.export(jax.jit(act), platforms=PLATFORMS)(arguments)
-        data = _for_older_readers(program).serialize()
+        program = export.export(jax.jit(jax.vmap(act)), platforms=PLATFORMS)(arguments)
+    portable = _portable(program)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:
-        members.writestr(PROGRAM, bytes(data))
-        members.writestr(METADATA, as_text(facts))
+        members.writestr(PROGRAM, bytes((portable or program).serialize()))
+        members.writestr(METADATA, as_text({**facts, "stablehlo": portable and STABLEHLO}))
     return file.getvalue()
 
 
@@ -81,12 +83,19 @@ def by_name(action: PyTree[Array]) -> PyTree[Array]:
     )
 
 
-def _for_older_readers(program: export.Exported) -> export.Exported:
-    """The same program in an older version of StableHLO; as it is where that cannot hold it."""
+def _portable(program: export.Exported) -> export.Exported | None:
+    """The same program for older readers, and without the places of source files; none where that cannot be."""
     try:
+        from jax.extend.mlir import ir, passmanager
         from jax.extend.mlir.dialects import stablehlo
 
-        module = stablehlo.serialize_portable_artifact_str(program.mlir_module(), STABLEHLO)
-    except (ImportError, AttributeError, ValueError, RuntimeError):
-        return program
-    return dataclasses.replace(program, mlir_module_serialized=module)
+        with ir.Context() as context:
+            stablehlo.register_dialect(context)
+            module = stablehlo.deserialize_portable_artifact(
+                context, program.mlir_module_serialized
+            )
+            passmanager.PassManager.parse("builtin.module(strip-debuginfo)").run(module.operation)
+            serialized = stablehlo.serialize_portable_artifact(module, STABLEHLO)
+    except Exception:  # other people's networks may need what an older version has not
+        return None
+    return dataclasses.replace(program, mlir_module_serialized=serialized)
