@@ -90,8 +90,10 @@ def run_in_onnx(file, leaves):
     return action
 
 
-@pytest.mark.parametrize("norm", ["rms", "layer", "none"])
-@pytest.mark.parametrize("world", WORLDS)
+OTHER_NORMS = [(world, norm) for world in ("box", "masked") for norm in ("layer", "none")]
+
+
+@pytest.mark.parametrize(("world", "norm"), [*((world, "rms") for world in WORLDS), *OTHER_NORMS])
 def test_onnx_runtime_and_numpy_act_as_the_policy_does(world, norm, tmp_path):
     env = WORLDS[world]
     policy = policy_for(env, norm)
@@ -166,16 +168,19 @@ def test_names_and_the_batch_axis_are_fixed(tmp_path):
 
 # In a process that can import neither this package nor equinox.
 ALONE = """
-import io, json, sys, zipfile
+import json, sys, zipfile
 for name in ("reppo_fx", "equinox", "jaxtyping", "optax"):
     sys.modules[name] = None
 import jax, numpy as np
-with zipfile.ZipFile(sys.argv[1]) as file:
-    policy = jax.export.deserialize(bytearray(file.read("policy.bin")))
-    facts = json.loads(file.read("metadata.json"))
-leaves = dict(np.load(sys.argv[2]))
-np.savez(sys.argv[3], action=policy.call(leaves), one=policy.call({k: x[:1] for k, x in leaves.items()}))
-print(json.dumps([each["name"] for each in facts["inputs"]]), policy.platforms)
+for kind in sys.argv[1:]:
+    with zipfile.ZipFile(f"{kind}.jax.zip") as file:
+        policy = jax.export.deserialize(bytearray(file.read("policy.bin")))
+        facts = json.loads(file.read("metadata.json"))
+    leaves = dict(np.load(f"{kind}.npz"))
+    assert [each["name"] for each in facts["inputs"]] == list(leaves), facts
+    assert set(policy.platforms) == {"cpu", "cuda", "tpu"}
+    one = policy.call({name: leaf[:1] for name, leaf in leaves.items()})
+    np.savez(f"{kind}-actions.npz", action=policy.call(leaves), one=one)
 """
 
 
@@ -211,26 +216,32 @@ def own_policy():
     return policy, env
 
 
-@pytest.mark.parametrize("kind", ["own networks", "masked"])
-def test_a_program_runs_where_this_package_is_not(kind, tmp_path):
-    policy, env = (
-        own_policy() if kind == "own networks" else (policy_for(WORLDS[kind]), WORLDS[kind])
-    )
-    file = export_policy(policy, env, tmp_path / "policy.jax.zip", "jax")
-    leaves, inputs = leaves_of(policy, env)
-    np.savez(tmp_path / "inputs.npz", **leaves)
-    files = [str(tmp_path / name) for name in ("policy.jax.zip", "inputs.npz", "actions.npz")]
+def test_programs_run_where_this_package_is_not(tmp_path):
+    kinds = {"own": own_policy(), "masked": (policy_for(WORLDS["masked"]), WORLDS["masked"])}
+    for kind, (policy, env) in kinds.items():
+        export_policy(policy, env, tmp_path / f"{kind}.jax.zip", "jax")
+        leaves, inputs = leaves_of(policy, env)
+        np.savez(tmp_path / f"{kind}.npz", **leaves)
+        assert (
+            list(inputs.shapes)
+            == {
+                "own": ["state.picture", "state.speed"],
+                "masked": ["state", "action_mask"],
+            }[kind]
+        )
+        program = (tmp_path / f"{kind}.jax.zip").read_bytes()
+        with zipfile.ZipFile(io.BytesIO(program)) as members:
+            assert json.loads(members.read("metadata.json"))["stablehlo"] == "1.13.0"
+            assert b".py" not in members.read("policy.bin")  # nor places of files
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, *files], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", ALONE, *kinds], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("(")[0].strip() == json.dumps(list(inputs.shapes))
-    assert all(platform in done.stdout for platform in ("cpu", "cuda", "tpu"))
-    found = np.load(files[2])
-    expected = expected_of(policy, env, leaves)
-    np.testing.assert_allclose(found["action"], expected, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(found["one"].shape, expected[:1].shape)
-    assert file.is_file()
+    for kind, (policy, env) in kinds.items():
+        found = np.load(tmp_path / f"{kind}-actions.npz")
+        expected = expected_of(policy, env, leaves_of(policy, env)[0])
+        np.testing.assert_allclose(found["action"], expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found["one"], expected[:1], rtol=0, atol=1e-5)
 
 
 # The lines that are to be copied, where there is neither jax nor this package.

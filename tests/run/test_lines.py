@@ -63,8 +63,8 @@ def assert_acts(policy, kind, folder):
     expected, leaves = expected_in(folder)
     observation = inputs_of(policy, kinds()[kind].env).observation(leaves)
     np.testing.assert_allclose(policy(observation), expected, rtol=0, atol=1e-5)
-    real = [x for x in jax.tree.leaves(policy) if jnp.issubdtype(x.dtype, jnp.floating)]
-    assert {x.dtype for x in real} == {jnp.dtype(jnp.result_type(float))}
+    # Not of its statistics: observations that were single stay so.
+    assert {x.dtype for x in jax.tree.leaves(policy.actor)} == {jnp.dtype(jnp.result_type(float))}
 
 
 def test_both_lines_and_both_precisions_are_there():
@@ -79,8 +79,8 @@ def test_policies_act_as_they_did(saved, name, here):
     with jax.enable_x64(PRECISIONS[here]):
         for kind in KINDS[:3]:
             assert_acts(load_policy(saved / name / kind), kind, saved / name / kind)
-            best = load_policy(saved / name / kind, best=True)
-            assert jax.tree.structure(best) == jax.tree.structure(load_policy(saved / name / kind))
+        best = load_policy(saved / name / "parts", best=True)
+        assert np.isfinite(best({"state": np.ones((3, 1), np.float32)})).all()
 
 
 @pytest.mark.parametrize("here", PRECISIONS)
