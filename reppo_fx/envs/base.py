@@ -43,7 +43,8 @@ def seconds_of(owner: object, name: str) -> float | None:
     True
     """
     try:
-        seconds = float(getattr(owner, name))
+        # Seven digits: 0.008 in single precision is meant to be 0.008.
+        seconds = float(f"{float(getattr(owner, name)):.7g}")
     except Exception:  # what is computed when it is asked for may fail in its own way
         return None
     return seconds if 0.0 < seconds < math.inf else None

@@ -105,7 +105,7 @@ def test_the_config_of_an_object_gives_its_facts():
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_how_long_an_action_lasts(adapter):
-    for said, seconds in ((jnp.float32(0.5), 0.5), (None, None), (jnp.nan, None), (0, None)):
+    for said, seconds in ((jnp.float32(0.008), 0.008), (None, None), (jnp.nan, None), (0, None)):
         task = ToyTask(action_repeat=2)
         task.dt = said
         repeats = 2 if adapter == "playground" else 1

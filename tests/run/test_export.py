@@ -300,10 +300,22 @@ def test_what_a_format_cannot_hold_is_said_and_nothing_is_written(tmp_path, monk
         (policy, half, "observation is float16, neither float32 nor whole numbers"),
         (other(part="action"), called, "a part 'action', which is the name of the output"),
         (jax.tree.map(lambda x: x[None], policy), ONE, "policy is of 1 members"),
+        (
+            jax.tree.map(lambda x: x * jnp.nan, policy),
+            ONE,
+            r"not numbers \(NaN\): its run has diverged",
+        ),
+        (
+            eqx.tree_at(lambda p: p.actor.trunk.layers[0], policy, jnp.tanh),
+            ONE,
+            "a layer of the actor is a",
+        ),
     ]
     for given, env, sentence in cases:
         with pytest.raises(ValueError, match=sentence):
             export_policy(given, env, file, "onnx")
+    with pytest.raises(ValueError, match="which is a folder"):
+        export_policy(policy, ONE, tmp_path)
     with pytest.raises(ValueError, match="unknown format 'onx'; did you mean 'onnx'"):
         export_policy(policy, ONE, file, "onx")
     monkeypatch.setitem(sys.modules, "onnx", None)

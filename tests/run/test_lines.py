@@ -3,6 +3,7 @@
 `save_files.py` made what is in `saved/`, once with each line.
 """
 
+import dataclasses
 import functools
 import json
 import tarfile
@@ -151,7 +152,8 @@ def test_a_policy_beyond_the_range_of_single_precision_is_refused(saved, tmp_pat
 def test_a_run_of_another_line_goes_on(saved, name, tmp_path, monkeypatch):
     monkeypatch.setattr(worlds, "make_world", lambda task, config: kinds()[task].env)
     folder = saved / name / "box"
-    plan = session.Plan.from_json(session.read_config(folder)).with_total_steps(64)
-    result = session.resume_in_folder(folder, plan, Console(quiet=True))
+    plan = session.Plan.from_json(session.read_config(folder))
+    longer = dataclasses.replace(plan, config=dataclasses.replace(plan.config, total_steps=64))
+    result = session.resume_in_folder(folder, longer, Console(quiet=True))
     assert result.env_steps.tolist() == [16, 32, 48, 64]
     assert np.isfinite(result.returns).all()

@@ -34,6 +34,9 @@ def check_alike(
         observation = inputs.observation(leaves)
         expected = by_name(single(observation))
         parameters = single.at(observation)
+    # Logits may be −∞, where an action is ruled out.
+    if any(np.isnan(leaf).any() for leaf in jax.tree.leaves((expected, parameters))):
+        raise ValueError("the policy's own actions are not numbers (NaN): its run has diverged.")
     worst = _difference(found, expected, parameters)
     if not worst <= TOLERANCE:
         raise ValueError(

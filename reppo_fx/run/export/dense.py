@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ...learner.continuous import TanhNormal
 from ...learner.discrete import Categorical
 from ...learner.masks import MaskedActor
-from ...learner.networks import MLP, Actor
+from ...learner.networks import MLP, Actor, Linear, Norm
 from ...learner.normalizers import as_seen
 from ...ops import statistics_normalize
 from ...training.policy import Policy
@@ -62,6 +62,9 @@ def dense_of(policy: Policy, inputs: Inputs, format_: str) -> Dense:
     actor = policy.actor.actor if isinstance(policy.actor, MaskedActor) else policy.actor
     if type(actor) is not Actor or type(actor.trunk) is not MLP:
         raise _foreign(format_, f"the actor is a {type(actor).__name__} of your own")
+    for layer in (*actor.trunk.layers, *actor.trunk.norms):
+        if type(layer) not in (Linear, Norm):
+            raise _foreign(format_, f"a layer of the actor is a {type(layer).__name__} of your own")
     if policy.normalize not in (statistics_normalize, as_seen):
         raise _foreign(format_, "observations are normalized by a function of your own")
     for name, dtype in inputs.dtypes.items():

@@ -22,7 +22,11 @@ Facts: TypeAlias = dict[str, Any]
 
 
 def facts_of(policy: Policy, world: World, inputs: Inputs, more: Mapping[str, Any]) -> Facts:
-    """Everything that a reader may ask, as plain values; `more` comes from the run."""
+    """Everything that a reader may ask, as plain values; `more` comes from the run.
+
+    Actions of a box are in `[low, high]`, as the environment gets them; `simulator_range`, where a simulator says
+    so, is what −1 and 1 become in its own units, lowest of each entry and highest of each.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "task": world.name,

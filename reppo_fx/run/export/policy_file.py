@@ -70,10 +70,12 @@ def export_policy(
         raise ValueError(
             f"policy is of {members} members; a file holds one: take its leaf[member]."
         )
+    file = Path(file)
+    if file.is_dir():
+        raise ValueError(f"the file to write is {str(file)!r}, which is a folder.")
     inputs = inputs_of(policy, env)
     data, run = _written(policy, env, inputs, format, dict(facts or {}))
     check_alike(policy, inputs, run, format)
-    file = Path(file)
     write_whole(file, data)
     return file
 
