@@ -50,7 +50,7 @@ WORLDS = {
 }
 
 
-def policy_for(env, norm="rms", depth=3, normalize=statistics_normalize):
+def policy_for(env, norm="rms", depth=3, normalize=statistics_normalize, width=16):
     """A policy of random numbers, with statistics of its own for every entry."""
     key = jax.random.key(7)
     discrete = env.num_actions is not None
@@ -58,7 +58,7 @@ def policy_for(env, norm="rms", depth=3, normalize=statistics_normalize):
     distribution = (
         rx.categorical(CHOICES) if discrete else rx.tanh_normal(env.action_size, scale, limit=0.99)
     )
-    actor = rx.Actor(key, SIZE, distribution.num_outputs, 16, depth, norm)
+    actor = rx.Actor(key, SIZE, distribution.num_outputs, width, depth, norm)
     # Fresh norms scale by 1 and shift by 0, which would hide that they are not applied.
     noise = iter(jax.random.split(key, 100))
     actor = jax.tree.map(lambda x: x + 0.2 * jax.random.normal(next(noise), x.shape), actor)
@@ -119,6 +119,14 @@ def test_other_depths_and_no_statistics(changes, tmp_path):
     act, _ = read_policy(export_policy(policy, ONE, tmp_path / "policy.npz", "numpy"))
     for action in (run_in_onnx(model, leaves), act(*leaves.values())):
         np.testing.assert_allclose(action, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["onnx", "jax", "numpy"])
+def test_a_policy_that_amplifies_rounding_is_no_mistake(form, tmp_path):
+    """Weights of thrice the size without norms: jax itself is off by more than 1e-5."""
+    policy = policy_for(ONE, "none", width=512)
+    policy = eqx.tree_at(lambda p: p.actor, policy, jax.tree.map(lambda x: 3 * x, policy.actor))
+    assert export_policy(policy, ONE, tmp_path / "policy", form).is_file()
 
 
 def test_actions_at_the_edge_stop_at_the_limit(tmp_path):
