@@ -64,7 +64,7 @@ def to_onnx(dense: Dense, inputs: Inputs, facts: Facts) -> bytes:
 def run_onnx(data: bytes, leaves: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The action of a model by ONNX's own reference implementation."""
     evaluator = importlib.import_module("onnx.reference").ReferenceEvaluator
-    with np.errstate(over="ignore"):  # its sigmoid goes by way of exp(x)
+    with np.errstate(over="ignore", invalid="ignore"):  # its sigmoid goes by way of exp(x)
         (action,) = evaluator(_onnx().load_from_string(data)).run(None, leaves)
     found: NDArray[Any] = action
     return found
