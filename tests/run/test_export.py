@@ -121,7 +121,7 @@ def test_other_depths_and_no_statistics(changes, tmp_path):
         np.testing.assert_allclose(action, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["onnx", "jax", "numpy"])
+@pytest.mark.parametrize("form", ["onnx", "numpy"])
 def test_a_policy_that_amplifies_rounding_is_no_mistake(form, tmp_path):
     """Weights of thrice the size without norms: jax itself is off by more than 1e-5."""
     policy = policy_for(ONE, "none", width=512)
