@@ -51,6 +51,7 @@ HEAVY = [
     "sapien",
     "torch",
     "mjlab",
+    "onnx",
     "warp",
 ]
 HOST_MODULES = {"time", "datetime", "threading", "subprocess", "logging"}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from .._errors import MissingExtraError, unknown_name
 from ._physics import RandomizedState
 from ._simulator import Task, require
-from .base import Environment, TimeStep, action_spec, select_part
+from .base import Environment, TimeStep, action_spec, seconds_of, select_part
 from .brax import brax, brax_names
 from .conform import conform
 from .containment import COUNTERS, LIMIT, RESET_TRIES, believed, contain_nan
@@ -53,6 +53,7 @@ __all__ = [
     "random_start_age",
     "require",
     "scale_reward",
+    "seconds_of",
     "select_part",
     "time_limit",
     "training_environment",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from .._errors import require_extra
-from .base import Environment, TimeStep
+from .base import Environment, TimeStep, seconds_of
 
 
 @runtime_checkable
@@ -115,6 +115,7 @@ def adapt(
         episode_length=episode_length,
         actor_part=actor_part,
         critic_part=critic_part,
+        action_seconds=seconds_of(task, "dt"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -35,6 +36,20 @@ class TimeStep(NamedTuple):
     metrics: dict[str, Float[Array, "*batch"]]
 
 
+def seconds_of(owner: object, name: str) -> float | None:
+    """A positive number of seconds that a simulator has under this name; none where it has no such thing.
+
+    >>> seconds_of(jax.ShapeDtypeStruct((), jnp.float32), "dt") is None
+    True
+    """
+    try:
+        # Seven digits: 0.008 in single precision is meant to be 0.008.
+        seconds = float(f"{float(getattr(owner, name)):.7g}")
+    except Exception:  # what is computed when it is asked for may fail in its own way
+        return None
+    return seconds if 0.0 < seconds < math.inf else None
+
+
 def _keep(state: State) -> State:
     return state
 
@@ -62,6 +77,7 @@ class Environment(NamedTuple):
             for a box.
         action_mask: the part of an observation that says which of the `n` actions there are, as `select_part` names
             it: booleans `[n]`. An action that is ruled out is never taken. None where all are always there.
+        action_seconds: simulated time that one action lasts, for whoever runs a policy elsewhere; none if not said.
     """
 
     name: str
@@ -78,6 +94,7 @@ class Environment(NamedTuple):
     restart: Callable[[Array, State], tuple[State, Observation]] | None = None
     num_actions: int | None = None
     action_mask: str | None = None
+    action_seconds: float | None = None
 
 
 @runtime_checkable

@@ -214,8 +214,12 @@ def action_repeat(env: Environment, n: int) -> Environment:
         }
         return last.state, last.timestep._replace(metrics=metrics)
 
-    length = env.episode_length
-    return env._replace(step=step, episode_length=length and -(-length // n))
+    length, seconds = env.episode_length, env.action_seconds
+    return env._replace(
+        step=step,
+        episode_length=length and -(-length // n),
+        action_seconds=seconds and n * seconds,
+    )
 
 
 def batch(env: Environment) -> Environment:

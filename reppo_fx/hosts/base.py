@@ -14,6 +14,8 @@ T = TypeVar("T", bound="Closing")
 Actions: TypeAlias = Float[np.ndarray, "n d"] | Int[np.ndarray, " n"]
 """Of all instances: `[num_envs, d]` in [−1, 1], or `[num_envs]` whole numbers where they are discrete."""
 
+ActionBounds: TypeAlias = tuple[tuple[float | None, ...], tuple[float | None, ...]]
+
 
 class SimulatorError(RuntimeError):
     """A simulator failed while it ran. What was learned until then is not lost: a run can go on from there."""
@@ -80,6 +82,9 @@ class HostEnvironment(Closing, abc.ABC):
             `[num_envs]`. None for a box.
         action_mask: the part of an observation that says which of the `n` actions there are, as `envs.select_part`
             names it: booleans `[n]`. None where all are always there.
+        action_seconds: simulated time that one action lasts; none if the simulator does not say.
+        action_bounds: what −1 and 1 become in the simulator's own units, `(low, high)`; none for entries without
+            both bounds, which stay as they are, and where the simulator does not say.
     """
 
     name: str
@@ -93,6 +98,8 @@ class HostEnvironment(Closing, abc.ABC):
     action_scale: float = 1.0
     num_actions: int | None = None
     action_mask: str | None = None
+    action_seconds: float | None = None
+    action_bounds: ActionBounds | None = None
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:

@@ -108,7 +108,7 @@ class EnvPool(Restarting):
         )
         self._read, self.observation = reader.read, reader.observation
         self.actor_part, self.critic_part = reader.actor_part, reader.critic_part
-        self.metrics = tuple(numbers(info, 1, BOOKKEEPING))
+        self.metrics, self.action_bounds = tuple(numbers(info, 1, BOOKKEEPING)), self._range.bounds
         self.episode_length = int(one.spec.config.max_episode_steps)
         one.close()
 

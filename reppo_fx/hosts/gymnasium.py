@@ -13,7 +13,7 @@ from jaxtyping import Bool, PyTree
 from numpy.typing import NDArray
 
 from .._errors import unknown_name
-from ..envs import require
+from ..envs import require, seconds_of
 from .base import Actions, HostEnvironment, HostTimeStep, Restarting
 from .spaces import (
     columns,
@@ -140,6 +140,9 @@ class _Vector(HostEnvironment):
         self._read, self.observation = reader.read, reader.observation
         self.actor_part, self.critic_part = reader.actor_part, reader.critic_part
         self.action_mask = reader.action_mask
+        first = next(iter(getattr(vector, "envs", ())), None)
+        self.action_seconds = seconds_of(getattr(first, "unwrapped", None), "dt")
+        self.action_bounds = self._range.bounds
         found = [key for key in numbers(info, self.num_envs) if not key.startswith("_")]
         self.metrics = tuple(dict.fromkeys((*found, *reading.metrics)))
         self.episode_length = _time_limit(vector)

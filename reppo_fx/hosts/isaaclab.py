@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
 
 from .._errors import ReppoWarning
+from ..envs import seconds_of
 from .base import HostEnvironment, HostTimeStep, Restarting, blank, choose
 from .lab_settings import FINAL_OBS, keeps_history, takes_ids, unwrapped, waits
 from .spaces import (
@@ -110,6 +111,7 @@ class _Lab(HostEnvironment):
         self._scale = _checked_scale(self.name, self._range, action_scale)
         length = int(base.max_episode_length)
         self.episode_length = length if length > 0 else None
+        self.action_seconds = seconds_of(base, "step_dt")
         self._groups: tuple[str, ...] | None = None
         self._closed = False
         self._said: dict[str, NDArray[Any]] = {}

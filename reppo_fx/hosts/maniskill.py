@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, PyTree
 from numpy.typing import NDArray
 
 from .._errors import unknown_name
+from ..envs import seconds_of
 from .base import HostTimeStep, Restarting
 from .maniskill_build import Simulation, Task, built, package, registered
 from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_box
@@ -124,7 +125,8 @@ class ManiSkill(Restarting):
                 "single instances of one simulation; give reconfiguration_freq=0."
             )
         self._range = read_box(self.name, simulation.single_action_space)
-        self.action_size = self._range.size
+        self.action_size, self.action_bounds = self._range.size, self._range.bounds
+        self.action_seconds = seconds_of(simulation, "control_timestep")
         observation, info = _first_step(self._task, simulation, self._range, self._each)
         reader = make_reader(self.name, observation)
         self._read, self.observation = reader.read, reader.observation

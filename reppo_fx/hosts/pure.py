@@ -47,6 +47,7 @@ class PureHost(Restarting):
         self.episode_length = env.episode_length
         self.actor_part, self.critic_part = env.actor_part, env.critic_part
         self.num_actions, self.action_mask = env.num_actions, env.action_mask
+        self.action_seconds = env.action_seconds
         batched = batch(env)
         self._reset = jax.jit(lambda key: batched.reset(jax.random.split(key, num_envs)))
         self._step, self._merge = jax.jit(batched.step), jax.jit(_merge)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, PyTree
 from numpy.typing import DTypeLike, NDArray
 
 from ..envs import select_part
+from .base import ActionBounds
 
 PARTS = ("state", "privileged_state")
 
@@ -51,6 +52,16 @@ class ActionRange(NamedTuple):
     def num_actions(self) -> None:
         """There is no number of them."""
 
+    @property
+    def bounds(self) -> ActionBounds:
+        """What −1 and 1 become; none for an entry that passes through."""
+        bounded = np.isfinite(self.low) & np.isfinite(self.high)
+        low, high = (
+            tuple(float(x) if both else None for x, both in zip(ends, bounded, strict=True))
+            for ends in (self.low, self.high)
+        )
+        return low, high
+
     def any(self, num_envs: int) -> NDArray[Any]:
         """Some action of ours for every instance, to try a step with: zeros."""
         return np.zeros((num_envs, self.size))
@@ -82,6 +93,10 @@ class Choices(NamedTuple):
     def size(self) -> int:
         """An action is one number."""
         return 1
+
+    @property
+    def bounds(self) -> None:
+        """There are none."""
 
     def any(self, num_envs: int) -> NDArray[Any]:
         """Some action of ours for every instance: the first."""

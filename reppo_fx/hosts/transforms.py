@@ -241,6 +241,7 @@ class _ActionRepeat(Wrapper):
         super().__init__(env)
         self._n = n
         self.episode_length = env.episode_length and -(-env.episode_length // n)
+        self.action_seconds = env.action_seconds and n * env.action_seconds
 
     def again(self, env: HostEnvironment) -> HostEnvironment:
         return _ActionRepeat(env, self._n)

@@ -22,6 +22,8 @@ FACTS = (
     "action_scale",
     "num_actions",
     "action_mask",
+    "action_seconds",
+    "action_bounds",
 )
 
 

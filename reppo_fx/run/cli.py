@@ -30,6 +30,7 @@ from ..training.policy import Policy
 from ..training.presets import preset
 from . import worlds
 from .display import count, make_console, print_line, print_table
+from .export.verb import Export, run_export
 from .flags import (
     DEFAULT_PRESET,
     TRAINING,
@@ -291,6 +292,8 @@ def _run(arguments: list[str], console: Console) -> int:
         return run_show(parsed, console, command_names(kinds))
     if isinstance(parsed, List):
         return run_list(parsed, console)
+    if isinstance(parsed, Export):
+        return run_export(parsed, console)
     _keep_compilations()
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)

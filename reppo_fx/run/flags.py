@@ -14,6 +14,7 @@ import tyro
 
 from ..settings import CHOICES, Config, Hyperparameters
 from ..training.presets import PRESETS, PURPOSES
+from .export.verb import Export
 from .listing import List
 from .plain import plain
 from .plan import Plan
@@ -200,10 +201,11 @@ def commands(
     sweep = Annotated[Sweep, tyro.conf.subcommand("sweep")]
     evaluate = Annotated[Eval, tyro.conf.subcommand("eval")]
     plot = Annotated[Plot, tyro.conf.subcommand("plot")]
+    export = Annotated[Export, tyro.conf.subcommand("export")]
     tasks = Annotated[Tasks, tyro.conf.subcommand("tasks")]
     show = Annotated[Show, tyro.conf.subcommand("show")]
     list_ = Annotated[List, tyro.conf.subcommand("list")]
-    return train | sweep | evaluate | plot | tasks | show | list_
+    return train | sweep | evaluate | plot | export | tasks | show | list_
 
 
 def command_names(kinds: Any) -> list[str]:

@@ -58,8 +58,9 @@ def from_numbers(path: str, array: NDArray[Any], like: Any) -> jax.Array:
     dtype = jax.eval_shape(expose_keys, like).dtype
     converted = convert(array, dtype)
     if converted is None:
+        remedy = " (JAX_ENABLE_X64=1 keeps them)" if array.dtype.itemsize == 8 else ""
         raise ValueError(
-            f"{path} is {array.dtype} in it, and {dtype} here would change its numbers."
+            f"{path} is {array.dtype} in it, and {dtype} here would change its numbers{remedy}."
         )
     return jnp.asarray(converted)
 
@@ -81,6 +82,20 @@ def convert(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any] | None:
         back = converted.astype(array.dtype)
     same = (back == array) | ((back != back) & (array != array))
     return converted if bool(np.all(same)) else None
+
+
+def rounded(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any] | None:
+    """As `convert`, but real numbers are rounded; none if one is beyond the range.
+
+    >>> rounded(np.array([0.1]), np.float32), rounded(np.array([1e300]), np.float32) is None
+    (array([0.1], dtype=float32), True)
+    """
+    here = jnp.dtype(dtype)
+    if not all(jnp.issubdtype(each, jnp.floating) for each in (array.dtype, here)):
+        return convert(array, dtype)
+    with np.errstate(over="ignore"):
+        nearest = array.astype(here)
+    return nearest if bool(np.all(np.isfinite(nearest) == np.isfinite(array))) else None
 
 
 def describe(leaf: Any, numbers: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from ..learner.state import TrainState
 from ..training.policy import Policy, make_policy
 from ..training.train import make_train
 from .durable import write_whole
-from .leaves import convert, named_leaves
+from .leaves import named_leaves, rounded
 from .plan import Plan
 from .records import read_config, world
+from .table import read_returns
 from .worlds import AnyTrain, init_shapes
 
 T = TypeVar("T")
@@ -85,6 +86,8 @@ def _nothing_yet(plan: Plan, blank: Policy) -> _Best:
 def load_policies(folder: str | Path, best: bool = False) -> Policy:
     """The policies of a run, stacked: every leaf has a leading axis over members (settings × seeds).
 
+    They come in the precision that jax has here, whatever it was where they were trained.
+
     Args:
         folder: of the run.
         best: each member's policy at the evaluation where it had its own highest return, instead of the last
@@ -111,6 +114,32 @@ def load_policies(folder: str | Path, best: bool = False) -> Policy:
     return policies
 
 
+class Score(NamedTuple):
+    """The return of a policy at its evaluation and the environment steps until then; none where there was none."""
+
+    env_steps: int | None
+    value: float | None
+
+
+def score_of(folder: Path, plan: Plan, member: int, best: bool) -> Score:
+    """What a member's last policy had at the last evaluation, or its best policy at its best one.
+
+    Raises:
+        ValueError: if `metrics.csv` is not as a run writes it.
+    """
+    steps, returns = read_returns(folder / "metrics.csv", plan)
+    # As `BestPolicies` chooses: only evaluations that are due count, and the first of equal ones.
+    due = {iterations * plan.config.steps_per_iteration for iterations in plan.due}
+    rows = [row for row, taken in enumerate(steps) if not best or int(taken) in due]
+    if not rows:
+        return Score(None, None)
+    of_member = returns.reshape(len(steps), -1)[rows, member]
+    finite = np.where(np.isfinite(of_member), of_member, -np.inf)
+    row = int(np.argmax(finite)) if best else len(rows) - 1
+    value = float(of_member[row])
+    return Score(int(steps[rows[row]]), value if np.isfinite(value) else None)
+
+
 def load_policy(folder: str | Path, seed: int = 0, setting: int = 0, best: bool = False) -> Policy:
     """One policy from a run: `observation -> action`, any leading axes.
 
@@ -126,15 +155,23 @@ def load_policy(folder: str | Path, seed: int = 0, setting: int = 0, best: bool 
     Raises:
         ValueError: if the folder holds no run, or the seed or the setting is not in it.
     """
-    plan = Plan.from_json(read_config(Path(folder)))
+    member = member_of(Plan.from_json(read_config(Path(folder))), seed, setting)
+    policy: Policy = jax.tree.map(lambda leaf: leaf[member], load_policies(folder, best))
+    return policy
+
+
+def member_of(plan: Plan, seed: int, setting: int) -> int:
+    """Where a seed of a setting is among all members.
+
+    Raises:
+        ValueError: if the seed or the setting is not in the run.
+    """
     num_settings = len(plan.labels)
     if not 0 <= seed < plan.num_seeds:
         raise ValueError(f"seed is {seed}; this run has seeds 0 to {plan.num_seeds - 1}.")
     if not 0 <= setting < num_settings:
         raise ValueError(f"setting is {setting}; this run has settings 0 to {num_settings - 1}.")
-    member = setting * plan.num_seeds + seed
-    policy: Policy = jax.tree.map(lambda leaf: leaf[member], load_policies(folder, best))
-    return policy
+    return setting * plan.num_seeds + seed
 
 
 def _policies(train: AnyTrain, state: TrainState) -> Policy:
@@ -157,7 +194,7 @@ def _write_arrays(path: Path, tree: PyTree) -> None:
 
 
 def _read_arrays(path: Path, like: T) -> T:
-    """Arrays from a file as `like` has them; another precision is converted where that changes no number.
+    """Arrays from a file as `like` has them; real numbers of another precision are rounded to the one here.
 
     Raises:
         ValueError: naming the first leaf that does not fit.
@@ -172,7 +209,7 @@ def _read_arrays(path: Path, like: T) -> T:
                 raise _unfit(path, f"{name} cannot be read ({error})") from error
             if array.dtype.kind == "V" and array.dtype.itemsize == here.itemsize:
                 array = array.view(here)  # a dtype that NumPy's format has no name for, as bfloat16
-            converted = convert(array, here)
+            converted = rounded(array, here)
             if converted is None or array.shape != expected.shape:
                 there = f"{list(array.shape)} {array.dtype} in it"
                 raise _unfit(path, f"{name} is {there}, but {list(expected.shape)} {here} here")

@@ -34,6 +34,10 @@ WORLD_TYPES: dict[str, tuple[type, ...]] = {
     "action_mask": (str, type(None)),
     "episode_length": (int,),
 }
+CONTROL_TYPES: dict[str, tuple[type, ...]] = {
+    "seconds_per_action": (float, type(None)),
+    "simulator_range": (tuple, type(None)),
+}
 PACKAGES = (
     "reppo_fx",
     "jax",
@@ -73,6 +77,10 @@ def describe_run(train: AnyTrain, plan: Plan) -> dict[str, Any]:
             "num_actions": train.env.num_actions,
             "action_mask": train.env.action_mask,
             "episode_length": train.episode_length,
+        },
+        "control": {
+            "seconds_per_action": train.env.action_seconds,
+            "simulator_range": getattr(train.env, "action_bounds", None),
         },
         **describe_machine(),
     }
@@ -119,6 +127,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         Plan.from_json(description).check()
         world(description)
+        control(description)
     except ValueError as error:
         raise ValueError(f"{path} is not as a run writes it: {error}") from error
     return dict(description)
@@ -178,6 +187,20 @@ def world(description: Mapping[str, Any]) -> Environment:
     )
     check_discrete(env)
     return env
+
+
+def control(description: Mapping[str, Any]) -> dict[str, Any]:
+    """How long an action lasts and what its range is in the simulator's own units; none where nobody said.
+
+    Raises:
+        ValueError: naming an entry of `control` that cannot be.
+    """
+    nothing = dict.fromkeys(CONTROL_TYPES)
+    found = entries("control", description.get("control", nothing), CONTROL_TYPES)
+    seconds = found["seconds_per_action"]
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise ValueError(f"control.seconds_per_action is {seconds}; it must be positive.")
+    return found
 
 
 def _spec(name: str, saved: Any) -> jax.ShapeDtypeStruct:

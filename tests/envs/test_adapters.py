@@ -103,6 +103,17 @@ def test_the_config_of_an_object_gives_its_facts():
     assert float(timestep.reward) == 3.0
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_how_long_an_action_lasts(adapter):
+    for said, seconds in ((jnp.float32(0.008), 0.008), (None, None), (jnp.nan, None), (0, None)):
+        task = ToyTask(action_repeat=2)
+        task.dt = said
+        repeats = 2 if adapter == "playground" else 1
+        expected = seconds and seconds * repeats
+        assert envs.conform(ADAPTERS[adapter](task)).action_seconds == expected
+    assert ADAPTERS[adapter](ToyTask()).action_seconds is None
+
+
 class NewKey(ToyTask):
     def step(self, state, action):
         state = super().step(state, action)

@@ -116,6 +116,15 @@ def test_a_size_of_its_own_and_a_seed_of_its_own():
     assert env.reset(4).shape == (2, 3)  # closed is not the end
 
 
+def test_how_long_an_action_lasts_and_its_own_units():
+    env = hosts.gymnasium("Pendulum-v1", 2)
+    assert (env.action_seconds, env.action_bounds) == (0.05, ((-2.0,), (2.0,)))
+    again = hosts.action_repeat(hosts.conform(env), 3)
+    assert (again.action_seconds, again.action_bounds) == (pytest.approx(0.15), ((-2.0,), (2.0,)))
+    silent = hosts.gymnasium(Clock, 1)
+    assert silent.action_seconds is None
+
+
 def test_single_instances_start_anew_and_others_go_on():
     env = hosts.gymnasium(Clock, 3)
     env.reset(0)
