@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 from rich.console import Console
 
 from ..hosts.train import HostTrain
-from ..learner.state import TrainState
 from ..settings import Config, Hyperparameters
 from ..sweeps.members import Stacked, unflatten_members
 from ..sweeps.runs import Runs
@@ -196,7 +196,7 @@ def _run(session: Session) -> RunResult:
         return session.finish(session.state, signal.SIGINT)
 
 
-def _is_gone(state: TrainState) -> bool:
+def _is_gone(state: PyTree) -> bool:
     """Whether its memory was taken for a next state that never came."""
     return any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(state))
 

@@ -151,7 +151,8 @@ def members_of(plan: Plan, folder: Path) -> list[Member]:
             "random_seed": plan.seed,
             **described["config"],
             **described["hyperparameters"],
-            **label,
+            # As they were written: float32 has made 0.0010000000475 of 0.001.
+            **{name: float(f"{value:.6g}") for name, value in label.items()},
         }
         for seed in range(plan.num_seeds):
             name = "/".join(part for part in (own, f"seed-{seed}") if part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -51,7 +52,7 @@ class Policy(eqx.Module):
     def __repr__(self) -> str:
         axes = [*getattr(self.statistics.count, "shape", ())]
         sizes = [getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.actor)]
-        outputs = f"{self.distribution.num_outputs} outputs, {sum(sizes):,} parameters"
+        outputs = f"{self.distribution.num_outputs} outputs, {sum(sizes) // max(1, math.prod(axes)):,} parameters"
         seen = describe_shapes(self.statistics.mean, len(axes))
         return f"Policy(observation {seen} -> {outputs}{f', stacked {axes}' if axes else ''})"
 

@@ -14,7 +14,7 @@ from rich.console import Console
 import reppo_fx as rx
 from reppo_fx import hosts
 from reppo_fx.envs import probes
-from reppo_fx.run import Checkpoints, live, load_policy, train_live
+from reppo_fx.run import Checkpoints, live, load_policy, loop, train_live
 from reppo_fx.run.display import Display, NotebookLive
 
 from ..sizes import HP, leaves_close, tiny
@@ -114,6 +114,7 @@ def test_an_interrupt_that_took_the_state_falls_back_on_the_last_save(
 
     update = Display.update
     monkeypatch.setattr(Display, "update", interrupt)
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)
     call = lambda: train_live(train, out=tmp_path / "run", console=QUIET)
     if not saved:
         with pytest.raises(KeyboardInterrupt):
