@@ -96,6 +96,9 @@ class Environment(NamedTuple):
     action_mask: str | None = None
     action_seconds: float | None = None
 
+    def __repr__(self) -> str:
+        return f"Environment({describe_world(self)})"
+
 
 @runtime_checkable
 class HasActions(Protocol):
@@ -117,6 +120,52 @@ def action_spec(world: HasActions) -> jax.ShapeDtypeStruct:
     if world.num_actions is None:
         return jax.ShapeDtypeStruct((world.action_size,), jnp.result_type(float))
     return jax.ShapeDtypeStruct((), jnp.int32)
+
+
+@runtime_checkable
+class World(HasActions, Protocol):
+    """What can be said in a line: an environment, pure or not."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def observation(self) -> Observation: ...
+    @property
+    def action_scale(self) -> float | tuple[float, ...]: ...
+    @property
+    def episode_length(self) -> int | None: ...
+
+
+def describe_world(world: World) -> str:
+    """Its name, what is seen, what is done, for how long.
+
+    >>> from reppo_fx.envs import probes
+    >>> print(describe_world(probes.match_observation()))
+    match_observation: observation [1], action [1] in [-1, 1], no time limit
+    >>> print(describe_world(probes.bandit()._replace(episode_length=5)))
+    bandit: observation [1], one of 3 actions, 5 steps
+    """
+    scale, length = world.action_scale, world.episode_length
+    ends = f"[-{scale:g}, {scale:g}]" if isinstance(scale, int | float) else f"±{scale}"
+    box = f"action [{world.action_size}] in {ends}"
+    done = box if world.num_actions is None else f"one of {world.num_actions} actions"
+    limit = "no time limit" if length is None else f"{length} steps"
+    return f"{world.name}: observation {describe_shapes(world.observation)}, {done}, {limit}"
+
+
+def describe_shapes(tree: PyTree, axes: int = 0) -> str:
+    """The shapes of a tree's leaves by their paths, without the first axes.
+
+    >>> print(describe_shapes({"camera": jnp.zeros((8, 8)), "joints": {"arm": jnp.zeros(3)}}))
+    camera [8, 8], joints.arm [3]
+    """
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    named = [
+        (jax.tree_util.keystr(path, simple=True, separator="."), getattr(leaf, "shape", None))
+        for path, leaf in leaves
+    ]
+    shown = [(name, "?" if shape is None else str([*shape[axes:]])) for name, shape in named]
+    return ", ".join(f"{name} {shape}".strip() for name, shape in shown) or "nothing"
 
 
 def select_part(observation: Observation, part: str) -> Observation:

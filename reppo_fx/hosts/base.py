@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 from numpy.typing import NDArray
 
+from ..envs.base import describe_world
+
 T = TypeVar("T", bound="Closing")
 Actions: TypeAlias = Float[np.ndarray, "n d"] | Int[np.ndarray, " n"]
 """Of all instances: `[num_envs, d]` in [−1, 1], or `[num_envs]` whole numbers where they are discrete."""
@@ -100,6 +102,11 @@ class HostEnvironment(Closing, abc.ABC):
     action_mask: str | None = None
     action_seconds: float | None = None
     action_bounds: ActionBounds | None = None
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "observation"):
+            return object.__repr__(self)  # while it is being made
+        return f"{type(self).__name__}({self.num_envs} × {describe_world(self)})"
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:

@@ -29,7 +29,7 @@ from ..training.assembly import episode_length_of, fields_of, make_method
 from ..training.diagnosis import warn_of_findings
 from ..training.evaluate import Episodes
 from ..training.iteration import first_state, start_keys
-from ..training.train import Metrics, metrics_of, warn_of_sizes
+from ..training.train import Metrics, describe_training, metrics_of, warn_of_sizes
 from .base import Closing, HostEnvironment
 from .collect import Programs, gather, programs, transition_shapes
 from .conform import conform
@@ -56,6 +56,9 @@ class HostTrain(Method, Closing):
     env: HostEnvironment
     episode_length: int
     worlds: Worlds
+
+    def __repr__(self) -> str:
+        return f"HostTrain({describe_training(self.env, self.config, self.episode_length)})"
 
     def __call__(
         self, key: Array, hyperparameters: Hyperparameters | None = None

@@ -78,9 +78,9 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
     if saved is not None and arguments.out is not None:
         raise ValueError(f"out is {str(arguments.out)!r}, but a resumed run stays in its folder.")
     if arguments.resume is None:
-        result = run_to_folder(plan, arguments.out, console)
+        result = run_to_folder(plan, arguments.out, console, arguments.log)
     else:
-        result = resume_in_folder(arguments.resume, plan, console)
+        result = resume_in_folder(arguments.resume, plan, console, arguments.log)
     for line in summary(plan, result, console.encoding).splitlines():
         print_line(console, line)
     if result.failure is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -31,6 +33,9 @@ from .loop import Built, Tell
 from .plain import is_unicode, plain
 
 ROWS_SHOWN = 20
+NOTEBOOK_WIDTH = 110
+NOTEBOOK_FORMAT = '<pre style="white-space:pre;overflow-x:auto;line-height:normal">{code}</pre>'
+SECONDS_BETWEEN_DRAWINGS = 0.2
 MOST_COLUMNS = 100_000
 Returns = NDArray[np.floating[Any]]
 SUCCESS = ("success_once", "success", "is_success")
@@ -86,6 +91,46 @@ def loading(console: Console, task: str) -> Iterator[None]:
         yield
 
 
+class NotebookLive:
+    """Something that is drawn again and again in the same place of a notebook.
+
+    With IPython alone, when it is told to: Rich's own `Live` needs ipywidgets there, and a thread that draws.
+    """
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable, self._drawn = renderable, -math.inf
+        self._place: Any = None
+
+    def __enter__(self) -> NotebookLive:
+        show: Callable[..., Any] = importlib.import_module("IPython.display").display
+        self._place = show(self._bundle(), raw=True, display_id=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._draw()
+
+    def update(self, renderable: RenderableType) -> None:
+        """Show something else."""
+        self._renderable = renderable
+        self._draw()
+
+    def refresh(self) -> None:
+        """Draw it as it is now, if the last time is a while ago."""
+        if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
+            self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        self._place.update(self._bundle(), raw=True)
+
+    def _bundle(self) -> dict[str, str]:
+        """For notebooks, and for what shows only text."""
+        page = Console(record=True, file=io.StringIO(), width=NOTEBOOK_WIDTH, force_jupyter=False)
+        page.print(self._renderable)
+        html = page.export_html(inline_styles=True, clear=False, code_format=NOTEBOOK_FORMAT)
+        return {"text/html": html, "text/plain": page.export_text()}
+
+
 class Display:
     """What a person watches while a run goes on: a bar, and for a sweep a table of its settings, best first."""
 
@@ -117,7 +162,7 @@ class Display:
         self._id: TaskID = self._progress.add_task(
             self._plain(task), total=total_steps, steps="", speed="", latest="", start=False
         )
-        self._live: Live | None = None
+        self._live: Live | NotebookLive | None = None
 
     @contextmanager
     def compiling(self) -> Iterator[Tell]:
@@ -162,10 +207,14 @@ class Display:
         self._start = start
         self._progress.start_task(self._id)
         self._progress.update(self._id, completed=start)
-        if not self.console.is_terminal:
+        if self.console.is_jupyter:
+            live: Live | NotebookLive = NotebookLive(self._progress)
+        elif self.console.is_terminal:
+            live = Live(self._progress, console=self.console, refresh_per_second=8)
+        else:
             yield
             return
-        with Live(self._progress, console=self.console, refresh_per_second=8) as self._live:
+        with live as self._live:
             yield
         self._live = None
 
@@ -177,6 +226,8 @@ class Display:
             steps=f"{count(env_steps)}/{count(self._total)} steps",
             speed=f"{count(self._speed(env_steps, seconds))} steps/s",
         )
+        if self._live is not None:
+            self._live.refresh()
 
     def say(self, text: str) -> None:
         """A line above the bar, or among the others."""
@@ -198,7 +249,7 @@ class Display:
         self._progress.update(self._id, latest=self._plain(text))
         if self._live is not None and len(returns) > 1:
             self._live.update(Group(self._progress, self._table(returns)))
-        if not self.console.is_terminal:
+        if self._live is None:
             print_line(
                 self.console,
                 f"{self._task}  {count(env_steps)}/{count(self._total)} steps  "

@@ -16,6 +16,7 @@ from ..settings import CHOICES, Config, Hyperparameters
 from ..training.presets import PRESETS, PURPOSES
 from .export.verb import Export
 from .listing import List
+from .logs import LOGS
 from .plain import plain
 from .plan import Plan
 from .show import Show
@@ -84,6 +85,7 @@ class Settings(Protocol):
     preset: str
     out: Path | None
     resume: Path | None
+    log: tuple[str, ...]
     config: Any  # a dataclass with the fields of Config
     hyperparameters: Any  # a dataclass with the leaves of Hyperparameters
 
@@ -146,6 +148,8 @@ def commands(
     config_type: Any = _config_flags(config)
     hyperparameter_type: Any = _hyperparameter_flags(hyperparameters)
     preset_type = _preset_flag(saved)
+    log_name: Any = tyro.extras.literal_type_from_choices(tuple(LOGS))
+    log_type: Any = tyro.conf.UseAppendAction[tuple[log_name, ...]]
 
     @dataclasses.dataclass(frozen=True)
     class Common:
@@ -162,6 +166,9 @@ def commands(
         resume: Path | None = None
         """Go on with the run in this folder from its latest checkpoint; settings beside it must be its own,
         but for a larger --total-steps, which trains it longer."""
+        log: log_type = ()
+        """Follow it in TensorBoard or Weights & Biases (needs the extra of that name), one run per seed and
+        setting; can be given twice. A resumed run goes on in its own logs without."""
 
     @dataclasses.dataclass(frozen=True)
     class Train(Common):

@@ -29,7 +29,7 @@ POLICY, BEST_POLICY = "policy.eqx", "policy-best.eqx"
 
 def save_policies(folder: Path, train: AnyTrain, state: TrainState) -> None:
     """Write the policies of all members to `policy.eqx` (arrays in NumPy's format, no pickle)."""
-    _write_arrays(folder / POLICY, _policies(train, state))
+    _write_arrays(folder / POLICY, policies_of(train, state))
 
 
 class BestPolicies:
@@ -67,7 +67,7 @@ class BestPolicies:
         self._best = _Best(
             choose(scores, self._best.returns),
             choose(np.full(len(scores), env_steps), self._best.env_steps),
-            jax.tree.map(choose, _policies(self._train, state), self._best.policies),
+            jax.tree.map(choose, policies_of(self._train, state), self._best.policies),
         )
         _write_arrays(self._path, self._best)
 
@@ -174,7 +174,8 @@ def member_of(plan: Plan, seed: int, setting: int) -> int:
     return setting * plan.num_seeds + seed
 
 
-def _policies(train: AnyTrain, state: TrainState) -> Policy:
+def policies_of(train: AnyTrain, state: TrainState) -> Policy:
+    """The policies of all members, stacked."""
     policies: Policy = jax.vmap(lambda one: make_policy(train, one))(state)
     return policies
 
@@ -182,7 +183,7 @@ def _policies(train: AnyTrain, state: TrainState) -> Policy:
 def _blank(train: AnyTrain, plan: Plan) -> Policy:
     """The policies of all members, as shapes."""
     shapes = init_shapes(train, *plan.members())
-    blank: Policy = jax.eval_shape(lambda state: _policies(train, state), shapes)
+    blank: Policy = jax.eval_shape(lambda state: policies_of(train, state), shapes)
     return blank
 
 

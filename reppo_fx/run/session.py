@@ -6,8 +6,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -24,18 +24,28 @@ from ..training.train import Metrics
 from .checkpoints import CHECKPOINTS, Checkpoints
 from .display import Display, best_first, count, loading, success_rate
 from .durable import LOCK, only_writer
+from .logs import (
+    Listeners,
+    OnEvaluation,
+    Start,
+    check_logs,
+    logs_entry,
+    members_of,
+    read_logs,
+)
 from .loop import Progress, compile_programs, run_loop
 from .pictures import EXPLAINING, plot_learning_curve, plot_sweep
 from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
 from .records import describe_run, is_run, read_config, write_config
-from .table import METRICS, MetricsFile, missing_evaluations, read_metrics
+from .table import METRICS, MetricsFile, as_metrics, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
 from .worlds import AnyTrain, bind, init_shapes
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+GO_ON = "Go on with: "
 
 
 class RunResult(NamedTuple):
@@ -58,33 +68,62 @@ class RunResult(NamedTuple):
     failure: SimulatorError | None = None
 
 
-def run_to_folder(plan: Plan, out: Path | None, console: Console) -> RunResult:
+def run_to_folder(
+    plan: Plan,
+    out: Path | None,
+    console: Console,
+    logs: Sequence[str] = (),
+    on_evaluation: OnEvaluation | None = None,
+) -> RunResult:
     """Train all members of a plan in one program, leaving settings, metrics, pictures, policies and checkpoints.
 
     Args:
         plan: what to run.
         out: folder to create; `runs/<task>` with a number if there is one already.
         console: where to show progress.
+        logs: where else the evaluations go, `"tensorboard"` or `"wandb"`: a run per member, with its
+            hyperparameters and the names of `metrics.csv`, in `tensorboard/` and `wandb/` in the folder.
+        on_evaluation: called with the `Progress` of every evaluation, for any other logger. Its `metrics` are
+            NumPy arrays `[members]`, settings × seeds; its `state` is good until it returns. What it raises is
+            shown in a sentence, and training goes on. `train_live` has an example.
 
     Returns:
         The curve and where everything is.
 
     Raises:
-        ValueError: unknown task, settings out of range, a folder that already holds something, or a checkpoint
-            that could not be written.
+        ValueError: unknown task or log, settings out of range, a folder that already holds something, or a
+            checkpoint that could not be written.
+        ImportError: if what the task or a log needs is not installed.
     """
     plan.check()
+    check_logs(logs)
     with listening() as told:
         with loading(console, plan.task):
             train = bind(plan.task, plan.config)
-        folder = _new_folder(out, plan.task)
-        with only_writer(folder):
-            _check_empty(folder)  # again: nobody else can have written since
-            write_config(folder, describe_run(train, plan))
-            return _Session(plan, train, folder, console, told).run()
+        with new_run(train, plan, out, logs) as (folder, description), _closing(train):
+            return Session(plan, train, folder, console, description, told, on_evaluation).run()
 
 
-def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunResult:
+@contextmanager
+def new_run(
+    train: AnyTrain, plan: Plan, out: Path | None, logs: Sequence[str]
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder that nobody else writes, and the description in it."""
+    folder = _new_folder(out, plan.task)
+    with only_writer(folder):
+        _check_empty(folder)  # again: nobody else can have written since
+        description = {**describe_run(train, plan), **logs_entry(logs)}
+        write_config(folder, description)
+        yield folder, description
+
+
+def resume_in_folder(
+    folder: Path,
+    asked: Plan | None,
+    console: Console,
+    logs: Sequence[str] = (),
+    on_evaluation: OnEvaluation | None = None,
+) -> RunResult:
     """Go on with a run from its latest checkpoint, as if it had never stopped; one that is done is written again.
 
     With another `total_steps` it goes on to there: evaluations keep their distance, and the schedule of the
@@ -94,12 +133,16 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
         folder: of the run.
         asked: what the caller believes the run to be; none to take it as it is.
         console: where to show progress.
+        logs: as `run_to_folder` takes them, beside those that the run has already, which go on.
+        on_evaluation: as `run_to_folder` takes it.
 
     Raises:
         ValueError: if the folder holds no run or another process writes there, its settings are not those asked
             for (all differences are named), it has already done more steps, or its checkpoint is damaged.
+        ImportError: if what a log needs is not installed.
     """
     read_config(folder)  # a sentence if it is not a run, before anything is written there
+    check_logs(logs)
     with listening() as told, only_writer(folder):
         description = read_config(folder)
         plan = Plan.from_json(description)
@@ -108,10 +151,19 @@ def resume_in_folder(folder: Path, asked: Plan | None, console: Console) -> RunR
             raise ValueError(f"{folder} is another run: {'; '.join(different)}.")
         if asked is not None and asked.config.total_steps != plan.config.total_steps:
             plan = _with_total_steps(folder, plan, asked.config.total_steps, console)
-            write_config(folder, {**description, **plan.to_json()})
+        before = read_logs(description)
+        resumed = {**description, **plan.to_json(), **logs_entry(logs, before)}
+        if resumed != description:
+            write_config(folder, resumed)
         with loading(console, plan.task):
             train = bind(plan.task, plan.config)
-        return _Session(plan, train, folder, console, told).run()
+        with _closing(train):
+            return Session(plan, train, folder, console, resumed, told, on_evaluation).run()
+
+
+def _closing(train: AnyTrain) -> AbstractContextManager[object]:
+    """Closes the simulators that were started for a run."""
+    return train if isinstance(train, HostTrain) else nullcontext()
 
 
 def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Console) -> Plan:
@@ -135,33 +187,39 @@ def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Conso
     return new
 
 
-class _Session:
+class Session:
     """The pieces of a run on the host, and what happens to them from start to end."""
 
     def __init__(
-        self, plan: Plan, train: AnyTrain, folder: Path, console: Console, told: Told
+        self,
+        plan: Plan,
+        train: AnyTrain,
+        folder: Path,
+        console: Console,
+        description: Mapping[str, Any],
+        told: Told,
+        on_evaluation: OnEvaluation | None = None,
     ) -> None:
         self.told = told
         self.started = time.perf_counter()
         self.plan, self.train, self.folder = plan, train, folder
+        self.description, self.on_evaluation = description, on_evaluation
+        self.state: TrainState | None = None
+        self.complete = True
+        self.evaluations: list[Metrics] = []
+        self.shapes: Metrics | None = None
         total = self._steps(plan.total_iterations)
         self.display = Display(console, plan.task, total, plan.labels, plan.num_seeds)
         self.watch = Watch(plan.members()[1])
         self.last_save = time.perf_counter()
 
     def run(self) -> RunResult:
-        """From compilation to the last file."""
-        try:
-            return self._run()
-        finally:
-            if isinstance(self.train, HostTrain):
-                self.train.close()
-
-    def _run(self) -> RunResult:
+        """From compilation to the last file; `state` and `evaluations` are what has come of it."""
         keys, members = self.plan.members()
         with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
             with self.display.compiling() as tell:
                 programs = compile_programs(self.train, keys, members, tell)
+                self.shapes = programs.metrics
                 state = self._start(checkpoints, lambda: programs.init(keys, members))
             done = int(state.iteration[0])
             self.told.keep_in(self.folder, self._steps(done))
@@ -169,13 +227,28 @@ class _Session:
             with (
                 MetricsFile(self.folder / METRICS, self.plan, programs.metrics, done) as table,
                 _stop_on_signal() as stop,
+                self._listeners(table) as self.listeners,
                 self.display.training(self._steps(done)),
             ):
                 stopped = lambda: stop.signal is not None
+                self.evaluations = [as_metrics(made, programs.metrics) for made in table.kept]
                 loop = run_loop(self.train, programs, state, stopped, self.plan.due)
                 state, failure = self._train(loop, state, table, checkpoints)
                 checkpoints.wait()
-        return self._finish(state, stop.signal)._replace(failure=failure)
+        return self.finish(state, stop.signal)._replace(failure=failure)
+
+    def _listeners(self, table: MetricsFile) -> Listeners:
+        """Logs with what was evaluated before, and the caller."""
+        start = Start(
+            folder=self.folder,
+            id="",
+            members=members_of(self.plan, self.folder),
+            made=table.kept,
+            facts={name: self.description.get(name) for name in ("versions", "device")},
+            say=self.display.say,
+        )
+        logs = read_logs(self.description)
+        return Listeners(logs, start, self.on_evaluation, self.display.warn)
 
     def _train(
         self,
@@ -185,18 +258,23 @@ class _Session:
         checkpoints: Checkpoints,
     ) -> tuple[TrainState, SimulatorError | None]:
         """The last state, which is saved, and what ended the run if it was the simulator."""
-        failure, complete = None, True
+        failure = None
         try:
             for progress in loop:
-                state = progress.state
-                complete = progress.metrics is not None or not progress.due
+                self.state = state = progress.state
+                self.complete = progress.metrics is not None or not progress.due
                 self._record(progress, table, checkpoints)
         except SimulatorError as error:
             failure = error
             self.told.add(Warned(str(error), self._steps(int(state.iteration[0]))))
-        if complete:  # else an evaluation is due that could not be made
-            self._save(checkpoints, state, None)
+        self.state = state
+        self.save(checkpoints)
         return state, failure
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Keep the state as it is, unless an evaluation is due that could not be made."""
+        if self.complete and self.state is not None:
+            self._save(checkpoints, self.state, None)
 
     def _start(self, checkpoints: Checkpoints, fresh: Callable[[], TrainState]) -> TrainState:
         """The latest state whose evaluations are all in the table; a fresh one if nothing was saved."""
@@ -235,8 +313,11 @@ class _Session:
     def _record_evaluation(
         self, progress: Progress, metrics: Metrics, table: MetricsFile, checkpoints: Checkpoints
     ) -> None:
-        """Row, policies, checkpoint, in this order: what goes on from a checkpoint finds what was before it."""
-        table.write(progress.env_steps, table.seconds + progress.seconds, metrics)
+        """Row, policies, checkpoint, in this order: what goes on from a checkpoint finds what was before it.
+        Then the logs, which are made of the table again if they miss the last."""
+        seconds = table.seconds + progress.seconds
+        evaluation = table.write(progress.env_steps, seconds, metrics)
+        self.evaluations.append(metrics)
         returns = np.asarray(metrics.eval_return)
         score = None
         if progress.due:
@@ -252,6 +333,7 @@ class _Session:
             self.display.warn(f"Warning: {finding.sentence}")
             self.told.add(Warned(finding.sentence, int(finding.env_steps), finding.name))
         self._save(checkpoints, progress.state, score)
+        self.listeners.evaluated(progress, evaluation)
 
     def _is_time_to_save(self) -> bool:
         return time.perf_counter() - self.last_save > SECONDS_BETWEEN_CHECKPOINTS
@@ -260,7 +342,8 @@ class _Session:
         checkpoints.save(int(state.iteration[0]), state, self.plan.to_json(), score)
         self.last_save = time.perf_counter()
 
-    def _finish(self, state: TrainState, signal_: int | None) -> RunResult:
+    def finish(self, state: TrainState, signal_: int | None) -> RunResult:
+        """Everything that is on disk at the end."""
         steps, metrics = read_metrics(
             self.folder / METRICS, self.plan, ("eval_return", *EXPLAINING)
         )
@@ -286,7 +369,7 @@ def summary(plan: Plan, result: RunResult, encoding: str = "utf-8") -> str:
     command = "sweep" if plan.grid else "train"
     folder = shell_word(str(result.folder), encoding)
     early = result.signal is not None or result.failure is not None
-    go_on = f"\nGo on with: reppo-fx {command} --resume {folder}" if early else ""
+    go_on = f"\n{GO_ON}reppo-fx {command} --resume {folder}" if early else ""
     if not len(result.env_steps):
         return f"{plan.task}: stopped before the first evaluation; see {result.folder}/{go_on}"
     best = best_first(result.returns[-1])[0]

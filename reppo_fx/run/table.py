@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,6 +113,18 @@ def missing_evaluations(folder: Path, plan: Plan, done: int) -> list[int]:
     return [due for due in plan.due if due <= done and due * steps not in found]
 
 
+def as_metrics(evaluation: Evaluation, shapes: Metrics) -> Metrics:
+    """An evaluation as it was before it was written, to six digits; `shapes` says where which number was."""
+    leaves, structure = jax.tree.flatten(shapes)
+    places = flatten_metrics(jax.tree.unflatten(structure, range(len(leaves))))
+    found = [np.empty(0)] * len(leaves)
+    for name, place in places.items():
+        column = [float(row[name]) for row in evaluation.rows]
+        found[place] = np.array(column, leaves[place].dtype)
+    metrics: Metrics = jax.tree.unflatten(structure, found)
+    return metrics
+
+
 class MetricsFile:
     """`metrics.csv`, one row per evaluation and member, on disk after every evaluation.
 
@@ -121,6 +134,10 @@ class MetricsFile:
         metrics: the shapes of what one evaluation gives.
         done: iterations that the run goes on from; rows of evaluations after that are dropped, as they come again,
             and so are those made out of turn when a run was interrupted.
+
+    Attributes:
+        kept: the evaluations that it goes on from.
+        seconds: until the last of them.
 
     Raises:
         ValueError: if an existing file has other columns.
@@ -135,15 +152,17 @@ class MetricsFile:
             other = next(iter(set(found) ^ set(columns)), "their order")
             raise ValueError(f"{path} has other columns than this package writes: {other}.")
         in_turn = {due * plan.config.steps_per_iteration for due in plan.due if due <= done}
-        kept = [row for e in evaluations if e.env_steps in in_turn for row in e.rows]
+        self.kept = [e for e in evaluations if e.env_steps in in_turn]
+        kept = [row for e in self.kept for row in e.rows]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, columns)
         writer.writeheader()
         writer.writerows(kept)
         write_whole(path, table.getvalue().encode())
         self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
+        self._columns = columns
         self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
+        self._writer = csv.DictWriter(self._file, columns)
 
     def __enter__(self) -> MetricsFile:
         return self
@@ -151,24 +170,26 @@ class MetricsFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write(self, env_steps: int, seconds: float, metrics: Metrics) -> None:
-        """Append the rows of one evaluation; `metrics` has the axis `[members]`, seeds fastest."""
+    def write(self, env_steps: int, seconds: float, metrics: Metrics) -> Evaluation:
+        """Append the rows of one evaluation, and give them; `metrics` has the axis `[members]`, seeds fastest."""
         flat = flatten_metrics(metrics)
         flat.pop("env_steps")
+        rows = []
+        for member in range(len(metrics.eval_return)):
+            setting, seed = divmod(member, self._num_seeds)
+            label = self._labels[setting]
+            cells = [
+                *([setting, *label.values()] if label else []),
+                seed,
+                env_steps,
+                f"{seconds:.3f}",
+                *(_number(values[member]) for values in flat.values()),
+            ]
+            rows.append(dict(zip(self._columns, map(str, cells), strict=True)))
         with naming(self._path):
-            for member in range(len(metrics.eval_return)):
-                setting, seed = divmod(member, self._num_seeds)
-                label = self._labels[setting]
-                self._writer.writerow(
-                    [
-                        *([setting, *label.values()] if label else []),
-                        seed,
-                        env_steps,
-                        f"{seconds:.3f}",
-                        *(_number(values[member]) for values in flat.values()),
-                    ]
-                )
+            self._writer.writerows(rows)
             sync(self._file)
+        return Evaluation(env_steps, rows)
 
     def close(self) -> None:
         """Close the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
@@ -22,6 +23,9 @@ from .members import (
 
 if TYPE_CHECKING:
     import pandas
+
+
+ROWS_SHOWN = 20
 
 
 class Best(NamedTuple):
@@ -48,8 +52,7 @@ class Runs(NamedTuple):
 
     def __repr__(self) -> str:
         shape = np.shape(self.metrics.eval_return)
-        leaves = (*self.settings, self.metrics.eval_return)
-        if len(shape) != 3 or not all(map(_is_known, leaves)):
+        if not self._is_known():
             return f"Runs(eval_return: {list(shape)})"
         swept = f"swept: {', '.join(self.swept)}" if self.swept else "nothing swept"
         try:
@@ -61,6 +64,43 @@ class Runs(NamedTuple):
             named = ", ".join(f"{name}={value:.4g}" for name, value in values) or "the only one"
             found = f"best: setting {best.setting} ({named}) with a mean return of {best.score:.4g}"
         return f"Runs({shape[0]} settings × {shape[1]} seeds, {shape[2]} evaluations; {swept}; {found})"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the settings, best first."""
+        shape = np.shape(self.metrics.eval_return)
+        if not self._is_known() or 0 in shape:
+            return f"<code>{html.escape(repr(self))}</code>"
+        seeds = f"{shape[1]} seeds" if shape[1] > 1 else "1 seed"
+        headings = ["setting", *self.swept, "last return", "best return", "steps"]
+        rows = self._table()
+        lines = [_html_row("th", headings), *(_html_row("td", row) for row in rows[:ROWS_SHOWN])]
+        if len(rows) > ROWS_SHOWN:
+            lines.append(_html_row("td", [f"… {len(rows) - ROWS_SHOWN} more"]))
+        note = f"last: mean ± standard error over {seeds}; best: of any seed at any evaluation"
+        return f"<table>{''.join(lines)}</table><small>{note}</small>"
+
+    def _is_known(self) -> bool:
+        """Whether it is a sweep's result, with values: not one run of it, a trace, or shapes."""
+        leaves = (*self.settings, self.metrics.eval_return)
+        return np.ndim(self.metrics.eval_return) == 3 and all(map(_has_values, leaves))
+
+    def _table(self) -> list[list[str]]:
+        """A row per setting, best first."""
+        scores, labels = self.scores(), self.labels
+        env_steps = np.asarray(self.metrics.env_steps)
+        returns = np.asarray(self.metrics.eval_return)
+        tops = np.where(np.isfinite(returns) & (env_steps >= 0), returns, -np.inf).max((1, 2))
+        means = np.asarray(lowest_unless_finite(scores.mean(1)))
+        made = np.where(np.isfinite(means), self.evaluations.min(1), 0)
+        rows = []
+        for index in np.lexsort((-means, -made)):  # as `best` ranks them
+            own = scores[index]
+            error = f" ± {own.std(ddof=1) / np.sqrt(len(own)):.4g}" if len(own) > 1 else ""
+            top = f"{tops[index]:.4g}" if np.isfinite(tops[index]) else "none is finite"
+            values = [f"{value:.4g}" for value in labels[index].values()]
+            steps = f"{int(env_steps[index].max()):,}"
+            rows.append([str(index), *values, f"{own.mean():.4g}{error}", top, steps])
+        return rows
 
     @property
     def swept(self) -> tuple[str, ...]:
@@ -136,7 +176,11 @@ class Runs(NamedTuple):
         return pandas.DataFrame(columns)
 
 
-def _is_known(leaf: object) -> bool:
+def _html_row(tag: str, cells: list[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _has_values(leaf: object) -> bool:
     """Whether a leaf has values: neither traced nor only a shape."""
     return isinstance(leaf, np.ndarray | jax.Array) and not isinstance(leaf, jax.core.Tracer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PyTree, ScalarLike
 
 from ..envs import select_part
+from ..envs.base import describe_shapes
 from ..learner.distributions import Distribution
 from ..learner.masks import without_mask
 from ..learner.method import AddMask, Method
@@ -46,6 +48,13 @@ class Policy(eqx.Module):
         static=True
     )
     with_mask: AddMask = eqx.field(static=True, default=without_mask)
+
+    def __repr__(self) -> str:
+        axes = [*getattr(self.statistics.count, "shape", ())]
+        sizes = [getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.actor)]
+        outputs = f"{self.distribution.num_outputs} outputs, {sum(sizes) // max(1, math.prod(axes)):,} parameters"
+        seen = describe_shapes(self.statistics.mean, len(axes))
+        return f"Policy(observation {seen} -> {outputs}{f', stacked {axes}' if axes else ''})"
 
     def __call__(self, observation: PyTree[ArrayLike]) -> PyTree[Array]:
         """The mode of the policy, as the environment gets it."""

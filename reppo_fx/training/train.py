@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from .._errors import ReppoWarning
 from .._keys import as_key
 from ..envs import Environment, conform, training_environment
+from ..envs.base import World, describe_world
 from ..learner.distributions import Distribution
 from ..learner.learn import TrainingMetrics, env_steps
 from ..learner.method import MakeOptimizer, Method
@@ -63,6 +64,9 @@ class Train(Method):
     env: Environment
     training_env: Environment
     episode_length: int
+
+    def __repr__(self) -> str:
+        return f"Train({describe_training(self.env, self.config, self.episode_length)})"
 
     def __call__(
         self, key: Array, hyperparameters: Hyperparameters | None = None
@@ -118,6 +122,16 @@ class Train(Method):
     def metrics(self, state: TrainState, training: TrainingMetrics, episodes: Episodes) -> Metrics:
         """The row of metrics that belongs to a state and its evaluation."""
         return metrics_of(self, state, training, episodes)
+
+
+def describe_training(world: World, config: Config, episode_length: int) -> str:
+    """The world, and how much of it is trained on."""
+    evaluations = len(config.evaluations)
+    return (
+        f"{describe_world(world)}; {config.total_iterations * config.steps_per_iteration:,} steps in "
+        f"{config.total_iterations:,} iterations of {config.num_envs} × {config.num_steps}, "
+        f"{evaluations} evaluation{'s' if evaluations > 1 else ''} of {config.num_eval_envs} × {episode_length}"
+    )
 
 
 def metrics_of(

@@ -283,7 +283,7 @@ def test_a_config_cut_short_gets_a_sentence(tmp_path, capsys):
 def test_each_members_best_policy_is_kept(probe_task, tmp_path, monkeypatch):
     out = tmp_path / "run"
     returns = iter([[9.0, 1.0], [1.0, 2.0]] + [[0.0, 0.0]] * 20)
-    evaluations, record = [], session._Session._record_evaluation
+    evaluations, record = [], session.Session._record_evaluation
 
     def scripted(self, progress, metrics, table, checkpoints):
         metrics = metrics._replace(eval_return=np.array(next(returns), np.float32))
@@ -291,7 +291,7 @@ def test_each_members_best_policy_is_kept(probe_task, tmp_path, monkeypatch):
         evaluations.append(jax.tree.map(np.asarray, policies))
         record(self, progress, metrics, table, checkpoints)
 
-    monkeypatch.setattr(session._Session, "_record_evaluation", scripted)
+    monkeypatch.setattr(session.Session, "_record_evaluation", scripted)
     assert cli.main([*TRAIN, "--out", str(out)]) == 0
     for seed, evaluation in ((0, 0), (1, 1)):
         expected = jax.tree.map(lambda x, seed=seed: x[seed], evaluations[evaluation])
