@@ -36,6 +36,9 @@ MAY_IMPORT = {
 OPS_MAY_IMPORT = {"jax", "chex", "jaxtyping", "optax", *sys.stdlib_module_names}
 
 HEAVY = [
+    "tensorboardX",
+    "wandb",
+    "onnx",
     "mujoco",
     "mujoco_playground",
     "brax",

@@ -110,7 +110,11 @@ def test_onnx_runtime_and_numpy_act_as_the_policy_does(world, norm, tmp_path):
     assert len(np.unique(expected, axis=0)) > 2  # it does not say the same everywhere
 
 
-@pytest.mark.parametrize("changes", [{"depth": 1}, {"depth": 2}, {"normalize": as_seen}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"depth": 1}, {"depth": 2}, {"normalize": as_seen}],
+    ids=["one layer", "two layers", "no statistics"],
+)
 def test_other_depths_and_no_statistics(changes, tmp_path):
     policy = policy_for(ONE, **changes)
     leaves, _ = leaves_of(policy, ONE)

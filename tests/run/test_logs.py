@@ -207,6 +207,7 @@ def wandb_run(path):
     return described, history
 
 
+@pytest.mark.slow
 def test_wandb_offline_has_a_run_per_member_and_goes_on(probe_task, tmp_path, capsys):
     pytest.importorskip("wandb")
     out = tmp_path / "run"
