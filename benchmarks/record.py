@@ -30,11 +30,20 @@ def stamp() -> dict[str, Any]:
     }
 
 
+# A list or an object that holds no other, and no text in which a bracket could stand.
+INNERMOST = re.compile(r'([\[{])\n([^\[\]{}]*?)\n *([\]}])')
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    opened, inside, closed = found.groups()
+    return opened + " ".join(line.strip() for line in inside.splitlines()) + closed
+
+
 def write(record: dict[str, Any], path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(record, indent=1) + "\n")
+    new.write_text(INNERMOST.sub(_on_one_line, json.dumps(record, indent=1)) + "\n")
     new.replace(path)
 
 
