@@ -31,7 +31,7 @@ def stamp() -> dict[str, Any]:
 
 
 # A list or an object that holds no other, and no text in which a bracket could stand.
-INNERMOST = re.compile(r'([\[{])\n([^\[\]{}]*?)\n *([\]}])')
+INNERMOST = re.compile(r"([\[{])\n([^\[\]{}]*?)\n *([\]}])")
 
 
 def _on_one_line(found: re.Match[str]) -> str:
