@@ -123,7 +123,7 @@ def action_spec(world: HasActions) -> jax.ShapeDtypeStruct:
 
 
 @runtime_checkable
-class World(HasActions, Protocol):
+class DescribedWorld(HasActions, Protocol):
     """What can be said in a line: an environment, pure or not."""
 
     @property
@@ -136,7 +136,7 @@ class World(HasActions, Protocol):
     def episode_length(self) -> int | None: ...
 
 
-def describe_world(world: World) -> str:
+def describe_world(world: DescribedWorld) -> str:
     """Its name, what is seen, what is done, for how long.
 
     >>> from reppo_fx.envs import probes

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from ..settings import Hyperparameters
 from .distributions import Distribution
 
+Behave = Callable[[Distribution, PyTree[Array], Hyperparameters], PyTree[Array]]
 Start = Callable[[Array, Distribution, int], PyTree[Array]]
 Act = Callable[
     [Array, Distribution, PyTree[Array], PyTree[Array], Hyperparameters],
@@ -71,15 +72,26 @@ def _no_noise(key: Array, distribution: Distribution, num_envs: int) -> tuple[()
     return ()
 
 
-def _act_as_it_is(
-    key: Array,
-    distribution: Distribution,
-    policy: PyTree[Array],
-    noise: PyTree[Array],
-    hp: Hyperparameters,
-) -> tuple[PyTree[Array], PyTree[Array]]:
-    del hp
-    return distribution.sample(key, policy).action, noise
+def _as_it_is(
+    distribution: Distribution, policy: PyTree[Array], hp: Hyperparameters
+) -> PyTree[Array]:
+    del distribution, hp
+    return policy
+
+
+def _sampling(behave: Behave) -> Act:
+    """Noise of its own at every step, from what the policy becomes."""
+
+    def act(
+        key: Array,
+        distribution: Distribution,
+        policy: PyTree[Array],
+        noise: PyTree[Array],
+        hp: Hyperparameters,
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        return distribution.sample(key, behave(distribution, policy, hp)).action, noise
+
+    return act
 
 
 def _trust(
@@ -93,16 +105,6 @@ def _widened(
 ) -> PyTree[Array]:
     assert distribution.widen is not None  # checked where the method is put together
     return distribution.widen(policy, lambda instances: noise_scales(hp, instances))
-
-
-def _act_widened(
-    key: Array,
-    distribution: Distribution,
-    policy: PyTree[Array],
-    noise: PyTree[Array],
-    hp: Hyperparameters,
-) -> tuple[PyTree[Array], PyTree[Array]]:
-    return distribution.sample(key, _widened(distribution, policy, hp)).action, noise
 
 
 def _clipped_ratio(
@@ -131,10 +133,10 @@ def _act_correlated(
     return distribution.from_normals(policy, noise), noise
 
 
-AS_IT_IS = Exploration(_no_noise, _act_as_it_is, _trust)
+AS_IT_IS = Exploration(_no_noise, _sampling(_as_it_is), _trust)
 """The policy acts: every published setting."""
 
-NOISE = Exploration(_no_noise, _act_widened, _clipped_ratio)
+NOISE = Exploration(_no_noise, _sampling(_widened), _clipped_ratio)
 """Instance `i` acts with `std · o_i`, and `c = clip(π(a|x) / μ(a|x), min_trace_weight, 1)`.
 
 Source: REPPO (arXiv 2507.11019), Algorithm 1, "exploration noise scaling"; all published scales are 1.

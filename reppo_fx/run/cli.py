@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ from .policies import load_policies
 from .records import is_run, read_config
 from .show import Show, run_show
 from .tasks import tasks_by_family
+from .warned import our_warnings
 
 INTERRUPTED = 130
 
@@ -246,25 +247,14 @@ def _saved_plan(arguments: list[str]) -> tuple[Plan | None, str]:
 def _warnings_as_sentences() -> Iterator[None]:
     """Our own warnings are shown once each, on standard error, which a live display puts above itself."""
     shown: set[str] = set()
-    others = warnings.showwarning
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if not issubclass(category, ReppoWarning):
-            others(message, category, filename, lineno, file, line)
-        elif str(message) not in shown:
-            shown.add(str(message))
-            print(f"reppo-fx: {message}", file=sys.stderr, flush=True)
+    def take(sentence: str, _: Callable[[], None]) -> None:
+        if sentence not in shown:
+            shown.add(sentence)
+            print(f"reppo-fx: {sentence}", file=sys.stderr, flush=True)
 
-    with warnings.catch_warnings():
+    with our_warnings(take):
         warnings.simplefilter("always", ReppoWarning)
-        warnings.showwarning = show
         yield
 
 

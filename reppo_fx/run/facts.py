@@ -15,7 +15,7 @@ from .display import best_first
 from .durable import is_held
 from .plan import Plan
 from .records import read_config
-from .table import METRICS, read_evaluations, read_returns
+from .table import METRICS, read_metrics
 from .warned import Warned, read_warnings
 
 RUNNING, DONE, STOPPED = "running", "done", "stopped"
@@ -113,8 +113,7 @@ def read_facts(folder: Path) -> Facts:
     description = read_config(folder)
     plan = Plan.from_json(description)
     table = folder / METRICS
-    evaluations = read_evaluations(table, plan)[1]
-    steps, returns = read_returns(table, plan)
+    steps, found = read_metrics(table, plan, ("eval_return", "seconds"))
     with Checkpoints(folder / CHECKPOINTS) as checkpoints:
         saved = checkpoints.steps()
     per_iteration = plan.config.steps_per_iteration
@@ -126,8 +125,8 @@ def read_facts(folder: Path) -> Facts:
         plan=plan,
         description=description,
         env_steps=steps,
-        returns=returns,
-        seconds=float(evaluations[-1].rows[-1]["seconds"]) if evaluations else 0.0,
+        returns=found["eval_return"],
+        seconds=float(found["seconds"].max(initial=0.0)),
         done_steps=done,
         checkpoints=saved,
         state=RUNNING if is_held(folder) else DONE if is_done else STOPPED,

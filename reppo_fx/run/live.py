@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from .display import make_console
 from .logs import OnEvaluation, check_logs
 from .plan import Plan
 from .policies import policies_of
-from .session import GO_ON, RunResult, Session, new_run, summary
+from .session import GO_ON, RunResult, Session, closing, new_run, summary
 from .warned import listening
 from .worlds import AnyTrain, bind, init_shapes
 
@@ -171,18 +171,9 @@ def _plan(
     )
 
 
-@contextmanager
-def _bound(task: str | Train | HostTrain, plan: Plan) -> Iterator[AnyTrain]:
+def _bound(task: str | Train | HostTrain, plan: Plan) -> AbstractContextManager[AnyTrain]:
     """What trains; simulators are closed by whoever made them."""
-    if not isinstance(task, str):
-        yield task
-        return
-    train = bind(task, plan.config)
-    try:
-        yield train
-    finally:
-        if isinstance(train, HostTrain):
-            train.close()
+    return closing(bind(task, plan.config)) if isinstance(task, str) else nullcontext(task)
 
 
 def _run(session: Session) -> RunResult:

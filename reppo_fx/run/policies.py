@@ -20,7 +20,7 @@ from .durable import write_whole
 from .leaves import named_leaves, rounded
 from .plan import Plan
 from .records import read_config, world
-from .table import read_returns
+from .table import METRICS, read_returns
 from .worlds import AnyTrain, init_shapes
 
 T = TypeVar("T")
@@ -114,30 +114,30 @@ def load_policies(folder: str | Path, best: bool = False) -> Policy:
     return policies
 
 
-class Score(NamedTuple):
+class PolicyScore(NamedTuple):
     """The return of a policy at its evaluation and the environment steps until then; none where there was none."""
 
     env_steps: int | None
     value: float | None
 
 
-def score_of(folder: Path, plan: Plan, member: int, best: bool) -> Score:
+def score_of(folder: Path, plan: Plan, member: int, best: bool) -> PolicyScore:
     """What a member's last policy had at the last evaluation, or its best policy at its best one.
 
     Raises:
         ValueError: if `metrics.csv` is not as a run writes it.
     """
-    steps, returns = read_returns(folder / "metrics.csv", plan)
+    steps, returns = read_returns(folder / METRICS, plan)
     # As `BestPolicies` chooses: only evaluations that are due count, and the first of equal ones.
     due = {iterations * plan.config.steps_per_iteration for iterations in plan.due}
     rows = [row for row, taken in enumerate(steps) if not best or int(taken) in due]
     if not rows:
-        return Score(None, None)
+        return PolicyScore(None, None)
     of_member = returns.reshape(len(steps), -1)[rows, member]
     finite = np.where(np.isfinite(of_member), of_member, -np.inf)
     row = int(np.argmax(finite)) if best else len(rows) - 1
     value = float(of_member[row])
-    return Score(int(steps[rows[row]]), value if np.isfinite(value) else None)
+    return PolicyScore(int(steps[rows[row]]), value if np.isfinite(value) else None)
 
 
 def load_policy(folder: str | Path, seed: int = 0, setting: int = 0, best: bool = False) -> Policy:

@@ -138,7 +138,7 @@ def _why_no_run(folder: Path) -> str:
     if folder.is_file():
         return "it is a file; give the folder that it is in."
     if folder.is_dir():
-        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
         hint = f"; of the folders in it, {', '.join(inside[:3])} may be" if inside else ""
         return f"it has no config.json{hint}."
     beside = [p.name for p in folder.parent.glob("*") if p.is_dir()] if folder.name else []

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +19,8 @@ from ..training.diagnosis import MOST_OUTSIDE, Watch
 from ..training.train import Metrics
 from .checkpoints import CHECKPOINTS, Checkpoints
 from .display import Display, best_first, count, loading, success_rate
-from .durable import LOCK, only_writer
+from .durable import only_writer
+from .folders import check_empty, new_folder
 from .logs import (
     Listeners,
     OnEvaluation,
@@ -38,13 +35,13 @@ from .pictures import EXPLAINING, plot_learning_curve, plot_sweep
 from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
-from .records import describe_run, is_run, read_config, write_config
+from .records import describe_run, read_config, write_config
+from .stopping import stop_on_signal
 from .table import METRICS, MetricsFile, as_metrics, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
 from .worlds import AnyTrain, bind, init_shapes
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
 GO_ON = "Go on with: "
 
 
@@ -100,7 +97,7 @@ def run_to_folder(
     with listening() as told:
         with loading(console, plan.task):
             train = bind(plan.task, plan.config)
-        with new_run(train, plan, out, logs) as (folder, description), _closing(train):
+        with new_run(train, plan, out, logs) as (folder, description), closing(train):
             return Session(plan, train, folder, console, description, told, on_evaluation).run()
 
 
@@ -109,9 +106,9 @@ def new_run(
     train: AnyTrain, plan: Plan, out: Path | None, logs: Sequence[str]
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """A folder that nobody else writes, and the description in it."""
-    folder = _new_folder(out, plan.task)
+    folder = new_folder(out, plan.task)
     with only_writer(folder):
-        _check_empty(folder)  # again: nobody else can have written since
+        check_empty(folder)  # again: nobody else can have written since
         description = {**describe_run(train, plan), **logs_entry(logs)}
         write_config(folder, description)
         yield folder, description
@@ -157,13 +154,13 @@ def resume_in_folder(
             write_config(folder, resumed)
         with loading(console, plan.task):
             train = bind(plan.task, plan.config)
-        with _closing(train):
+        with closing(train):
             return Session(plan, train, folder, console, resumed, told, on_evaluation).run()
 
 
-def _closing(train: AnyTrain) -> AbstractContextManager[object]:
+def closing(train: AnyTrain) -> AbstractContextManager[AnyTrain]:
     """Closes the simulators that were started for a run."""
-    return train if isinstance(train, HostTrain) else nullcontext()
+    return train if isinstance(train, HostTrain) else nullcontext(train)
 
 
 def _with_total_steps(folder: Path, plan: Plan, total_steps: int, console: Console) -> Plan:
@@ -226,7 +223,7 @@ class Session:
             self.best = BestPolicies(self.folder, self.train, self.plan, done)
             with (
                 MetricsFile(self.folder / METRICS, self.plan, programs.metrics, done) as table,
-                _stop_on_signal() as stop,
+                stop_on_signal() as stop,
                 self._listeners(table) as self.listeners,
                 self.display.training(self._steps(done)),
             ):
@@ -382,68 +379,3 @@ def summary(plan: Plan, result: RunResult, encoding: str = "utf-8") -> str:
         f"{plan.task}: {what}return {last.mean():.1f} ({seeds}) {ending} {count(int(result.env_steps[-1]))} "
         f"steps each, {result.seconds:.0f} s in all, compilation included; see {result.folder}/{go_on}"
     )
-
-
-def _new_folder(out: Path | None, task: str) -> Path:
-    if out is not None:
-        if out.exists():
-            _check_empty(out)
-        return _make_folder(out, exist_ok=True)
-    number = 1
-    name = re.sub(
-        r"[:/\\]+", "-", task
-    )  # of simulators by family, which are no names of folders everywhere
-    while True:
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        try:
-            return _make_folder(folder, exist_ok=False)
-        except FileExistsError:
-            number += 1
-
-
-def _check_empty(out: Path) -> None:
-    if not out.is_dir():
-        raise ValueError(f"out is {str(out)!r}, which is a file; give a folder, new or empty.")
-    if any(path.name != LOCK for path in out.iterdir()):
-        there = "; a run that is there goes on with --resume" if is_run(out) else ""
-        raise ValueError(f"out is {str(out)!r}, which already exists and is not empty{there}.")
-
-
-def _make_folder(folder: Path, exist_ok: bool) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=exist_ok)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise ValueError(
-            f"out is {str(folder)!r}, which cannot be created: {error.strerror}."
-        ) from error
-    return folder
-
-
-class _Stop:
-    """Which signal asked to stop, if any."""
-
-    signal: int | None = None
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[_Stop]:
-    """The first Ctrl-C or SIGTERM asks the loop to stop at the next chance; a second one interrupts at once."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal is not None:
-            raise KeyboardInterrupt
-        stop.signal = number
-
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            # None: it was set by something that is not Python, and cannot be set again from here.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -88,9 +89,8 @@ def read_warnings(folder: Path) -> list[Warned]:
 
 
 @contextmanager
-def listening() -> Iterator[Told]:
-    """Take in our own Python warnings; they are shown as before."""
-    told = Told()
+def our_warnings(take: Callable[[str, Callable[[], None]], None]) -> Iterator[None]:
+    """Hand our own Python warnings, not those of others, to `take(sentence, show)`; `show()` shows it as before."""
     with warnings.catch_warnings():
         before = warnings.showwarning
 
@@ -102,9 +102,24 @@ def listening() -> Iterator[Told]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            before(message, category, filename, lineno, file, line)
+            as_before = functools.partial(before, message, category, filename, lineno, file, line)
             if issubclass(category, ReppoWarning):
-                told.add(Warned(str(message)))
+                take(str(message), as_before)
+            else:
+                as_before()
 
         warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def listening() -> Iterator[Told]:
+    """Take in our own Python warnings; they are shown as before."""
+    told = Told()
+
+    def take(sentence: str, show: Callable[[], None]) -> None:
+        show()
+        told.add(Warned(sentence))
+
+    with our_warnings(take):
         yield told

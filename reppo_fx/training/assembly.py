@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PyTree
 
 from ..envs import action_spec, select_part
+from ..envs.base import DescribedWorld
 from ..learner.auxiliary import NO_AUXILIARY_TASK, SELF_PREDICTION
 from ..learner.continuous import tanh_normal
 from ..learner.discrete import categorical
@@ -60,25 +61,13 @@ from . import original
 
 
 @runtime_checkable
-class World(Protocol):
+class World(DescribedWorld, Protocol):
     """The static facts of an environment, pure or not, that a method is made for."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def observation(self) -> PyTree[jax.ShapeDtypeStruct]: ...
-    @property
-    def action_size(self) -> int: ...
-    @property
-    def episode_length(self) -> int | None: ...
     @property
     def actor_part(self) -> str: ...
     @property
     def critic_part(self) -> str: ...
-    @property
-    def action_scale(self) -> float | tuple[float, ...]: ...
-    @property
-    def num_actions(self) -> int | None: ...
     @property
     def action_mask(self) -> str | None: ...
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from .._errors import ReppoWarning
 from .._keys import as_key
 from ..envs import Environment, conform, training_environment
-from ..envs.base import World, describe_world
+from ..envs.base import DescribedWorld, describe_world
 from ..learner.distributions import Distribution
 from ..learner.learn import TrainingMetrics, env_steps
 from ..learner.method import MakeOptimizer, Method
@@ -124,7 +124,7 @@ class Train(Method):
         return metrics_of(self, state, training, episodes)
 
 
-def describe_training(world: World, config: Config, episode_length: int) -> str:
+def describe_training(world: DescribedWorld, config: Config, episode_length: int) -> str:
     """The world, and how much of it is trained on."""
     evaluations = len(config.evaluations)
     return (

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .dense import Dense
-from .facts import Facts, as_text
+from .metadata import Metadata, as_text
 
 
-def to_arrays(dense: Dense, facts: Facts) -> bytes:
+def to_arrays(dense: Dense, facts: Metadata) -> bytes:
     """The file: what `Dense` has, numbered by layer, and the facts as JSON."""
     arrays: dict[str, Any] = {"mean": dense.mean, "std": dense.std}
     arrays |= {f"weight_{i}": weight for i, weight in enumerate(dense.weights)}

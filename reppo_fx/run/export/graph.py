@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ..._errors import require_extra
 from .dense import Dense
-from .facts import ACTION, Facts, as_text
 from .inputs import Inputs
+from .metadata import ACTION, Metadata, as_text
 
 # Old enough for what runs on robots; nothing newer is used.
 OPSET, IR_VERSION = 17, 8
 
 
-def to_onnx(dense: Dense, inputs: Inputs, facts: Facts) -> bytes:
+def to_onnx(dense: Dense, inputs: Inputs, facts: Metadata) -> bytes:
     """The model: an input for each leaf `[batch, ...]`, the output `action`, and the facts as `metadata`.
 
     Raises:

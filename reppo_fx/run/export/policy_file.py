@@ -21,9 +21,9 @@ from ..records import control, read_config, world
 from .arrays import to_arrays
 from .check import check_alike
 from .dense import dense_of
-from .facts import facts_of
 from .graph import run_onnx, to_onnx
 from .inputs import Inputs, inputs_of
+from .metadata import facts_of
 from .program import run_program, to_program
 from .reader import read_policy
 
@@ -61,7 +61,15 @@ def export_policy(
         ImportError: for ONNX without the extra `export`.
         OSError: if the file cannot be written.
 
-    >>> # export_policy(make_policy(train, state), train.env, "policy.onnx")
+    >>> import jax, tempfile
+    >>> from reppo_fx import Config, make_policy, make_train
+    >>> from reppo_fx.envs import probes
+    >>> train = make_train(probes.match_observation(), Config(episode_length=8, actor_width=8, critic_width=8))
+    >>> policy = make_policy(train, jax.jit(train.init)(jax.random.key(0)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     act, facts = read_policy(export_policy(policy, train.env, f"{folder}/policy.npz", "numpy"))
+    >>> act(np.ones((2, 1), np.float32)).shape, facts["task"]
+    ((2, 1), 'match_observation')
     """
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)

@@ -21,8 +21,8 @@ from jaxtyping import Array, PyTree
 
 from ...training.policy import Policy
 from ..leaves import named_leaves
-from .facts import ACTION, Facts, as_text
 from .inputs import Inputs
+from .metadata import ACTION, Metadata, as_text
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, METADATA = "policy.bin", "metadata.json"
@@ -30,7 +30,7 @@ PROGRAM, METADATA = "policy.bin", "metadata.json"
 STABLEHLO = "1.13.0"
 
 
-def to_program(policy: Policy, inputs: Inputs, facts: Facts) -> bytes:
+def to_program(policy: Policy, inputs: Inputs, facts: Metadata) -> bytes:
     """The file; inputs are `{name: [batch, ...]}`, what comes back is the action, or `{path: leaf}` of several."""
     # Without double precision, whatever it is here, and with the same numbers on every platform.
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):

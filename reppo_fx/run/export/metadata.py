@@ -18,10 +18,10 @@ from .inputs import Inputs
 
 FORMAT_VERSION = 1
 ACTION = "action"
-Facts: TypeAlias = dict[str, Any]
+Metadata: TypeAlias = dict[str, Any]
 
 
-def facts_of(policy: Policy, world: World, inputs: Inputs, more: Mapping[str, Any]) -> Facts:
+def facts_of(policy: Policy, world: World, inputs: Inputs, more: Mapping[str, Any]) -> Metadata:
     """Everything that a reader may ask, as plain values; `more` comes from the run.
 
     Actions of a box are in `[low, high]`, as the environment gets them; `simulator_range`, where a simulator says
@@ -49,12 +49,12 @@ def facts_of(policy: Policy, world: World, inputs: Inputs, more: Mapping[str, An
     }
 
 
-def as_text(facts: Facts) -> str:
+def as_text(facts: Metadata) -> str:
     """As JSON, which has no NaN and no infinity."""
     return json.dumps(facts, allow_nan=False)
 
 
-def _action(policy: Policy, world: World) -> Facts:
+def _action(policy: Policy, world: World) -> Metadata:
     """Name, kind and range of the action, as the environment gets it."""
     if world.num_actions is not None:
         return {
