@@ -8,9 +8,11 @@ from ._physics import RandomizedState
 from ._simulator import Task, require
 from .base import Environment, TimeStep, action_spec, seconds_of, select_part
 from .brax import brax, brax_names
+from .brax import load_task as load_brax
 from .conform import conform
 from .containment import COUNTERS, LIMIT, RESET_TRIES, believed, contain_nan
 from .gymnax import GymnaxState, GymnaxTask, gymnax, gymnax_names
+from .playground import load_task as load_playground
 from .playground import playground, playground_names
 from .spaces import action_range, clip_action, flatten_observation, scale_reward
 from .transforms import (
@@ -43,6 +45,7 @@ __all__ = [
     "clip_action",
     "conform",
     "contain_nan",
+    "find_family",
     "flatten_observation",
     "gymnax",
     "gymnax_names",
@@ -61,18 +64,27 @@ __all__ = [
 
 
 class _Family(NamedTuple):
-    """One package that brings tasks: its names, its adapter, its extra, and its top module."""
+    """One package that brings tasks: its names, its adapter, its extra, its top module, and what makes its own
+    object of a name, where there is something to see of it."""
 
     title: str
     names: Callable[[], tuple[str, ...]]
     adapter: Callable[[Any], Environment]
     extra: str
     module: str
+    load: Callable[[str], Task] | None = None
 
 
 FAMILIES = (
-    _Family("MuJoCo Playground", playground_names, playground, "playground", "mujoco_playground"),
-    _Family("Brax", brax_names, brax, "brax", "brax"),
+    _Family(
+        "MuJoCo Playground",
+        playground_names,
+        playground,
+        "playground",
+        "mujoco_playground",
+        load_playground,
+    ),
+    _Family("Brax", brax_names, brax, "brax", "brax", load_brax),
     _Family("gymnax", gymnax_names, gymnax, "gymnax", "gymnax"),
 )
 
@@ -92,8 +104,19 @@ def make(task: str | Task | GymnaxTask | Environment) -> Environment:
         return task
     if not isinstance(task, str):
         return _family_of(task).adapter(task)
+    family, name = find_family(task)
+    return family.adapter(name)
+
+
+def find_family(task: str) -> tuple[_Family, str]:
+    """The family that has a task, and the task's name there.
+
+    Raises:
+        ValueError: if none knows it, with the nearest names, and the extra that would bring more.
+        ImportError: if no such package is installed.
+    """
     if (named := named_family(task)) is not None:
-        return named.adapter(task.partition(":")[2])
+        return named, task.partition(":")[2]
     known: list[str] = []
     missing: list[tuple[_Family, MissingExtraError]] = []
     for family in FAMILIES:
@@ -103,7 +126,7 @@ def make(task: str | Task | GymnaxTask | Environment) -> Environment:
             missing.append((family, error))
             continue
         if task in names:
-            return family.adapter(task)
+            return family, task
         known.extend(names)
     if not known:
         extras = " or ".join(f"'reppo_fx[{family.extra}]'" for family, _ in missing)

@@ -55,7 +55,7 @@ def brax(
         ImportError: without the extra `brax`.
     """
     if isinstance(task, str):
-        name, built = task, _load(task, backend, kwargs)
+        name, built = task, load_task(task, backend, **kwargs)
     else:
         name = type(getattr(task, "unwrapped", task)).__name__
         built = _given(task, name, backend, kwargs)
@@ -63,7 +63,8 @@ def brax(
     return env if randomize is None else randomized(env, built, "sys", randomize, redraw)
 
 
-def _load(name: str, backend: str, kwargs: dict[str, Any]) -> Task:
+def load_task(name: str, backend: str = "generalized", **kwargs: Any) -> Task:
+    """Brax's own object of an environment: `brax` takes it in the place of the name."""
     envs = _envs()
     if name not in envs._envs:
         raise unknown_name("Brax environment", name, envs._envs)

@@ -67,7 +67,7 @@ def playground(
         ImportError: without the extra `playground`, or without the meshes of the robot.
     """
     if isinstance(task, str):
-        name, built = task, _load(task, impl, config_overrides)
+        name, built = task, load_task(task, impl, config_overrides)
     else:
         name = type(getattr(task, "unwrapped", task)).__name__
         built = _given(task, name, impl, config_overrides)
@@ -81,7 +81,10 @@ def playground(
     return env if repeat in (None, 1) else action_repeat(env, repeat)
 
 
-def _load(name: str, impl: str, config_overrides: Mapping[str, Any] | None) -> Task:
+def load_task(
+    name: str, impl: str = "jax", config_overrides: Mapping[str, Any] | None = None
+) -> Task:
+    """Playground's own object of a task: `playground` takes it in the place of the name."""
     package = _playground()
     registry, mjx_env = (
         package.registry,

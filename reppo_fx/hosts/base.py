@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, PyTree
+from jaxtyping import Bool, Float, Int, PyTree, UInt8
 from numpy.typing import NDArray
 
 from ..envs.base import describe_world
@@ -129,6 +129,14 @@ class HostEnvironment(Closing, abc.ABC):
         Raises:
             NotImplementedError: if the simulator cannot start single instances. Then time limits below its own,
                 random first ages and the containment of its failures cannot be had.
+        """
+        raise NotImplementedError
+
+    def picture(self, instance: int) -> UInt8[np.ndarray, "height width 3"]:
+        """What one instance looks like now, before it is stepped.
+
+        Raises:
+            NotImplementedError: if the simulator cannot show it, or was not made so that it can.
         """
         raise NotImplementedError
 

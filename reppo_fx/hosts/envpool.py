@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +13,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Bool, PyTree
+from jaxtyping import Bool, PyTree, UInt8
 from numpy.typing import NDArray
 
 from .._errors import unknown_name
 from ..envs import require
 from .base import Actions, HostTimeStep, Restarting, blank
+from .envpool_seconds import seconds_per_action
 from .spaces import columns, is_flat, make_reader, numbers, read_action_space
 
 # What every task says of an instance besides its own numbers.
@@ -110,6 +114,7 @@ class EnvPool(Restarting):
         self.actor_part, self.critic_part = reader.actor_part, reader.critic_part
         self.metrics, self.action_bounds = tuple(numbers(info, 1, BOOKKEEPING)), self._range.bounds
         self.episode_length = int(one.spec.config.max_episode_steps)
+        self.action_seconds = seconds_per_action(name, one.spec.config._asdict())
         one.close()
 
     def reset(self, seed: int | None = None) -> PyTree[NDArray[Any]]:
@@ -136,6 +141,13 @@ class EnvPool(Restarting):
             all_rows[ids] = rows
         return whole
 
+    def picture(self, instance: int) -> UInt8[np.ndarray, "height width 3"]:
+        if "render_mode" not in self._options:
+            raise NotImplementedError
+        load_egl()
+        seen: NDArray[Any] = self._pool.render(instance)[0]
+        return seen
+
     def sized(self, num_envs: int) -> EnvPool:
         return EnvPool(self._task, num_envs, *self._arguments)
 
@@ -153,6 +165,13 @@ class EnvPool(Restarting):
             except (AssertionError, TypeError) as error:
                 given = ", ".join(f"{key}={value!r}" for key, value in self._options.items())
                 raise ValueError(f"{self._task} cannot be made with {given}: {error}") from error
+
+
+def load_egl() -> None:
+    """EnvPool draws with the EGL that its process has loaded; without one it ends the process."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
 
 
 def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:

@@ -42,13 +42,14 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def make(task: str, *, episode_length: int | None = None) -> HostEnvironment:
+def make(task: str, *, episode_length: int | None = None, **options: Any) -> HostEnvironment:
     """A simulator's task by `FAMILY:NAME`.
 
     Args:
         task: e.g. `"envpool:CheetahRun-v1"` or `"gymnasium:HalfCheetah-v5"`.
         episode_length: the time limit that is going to be needed: where the task's own is shorter it is made with
             this one.
+        **options: of the family's adapter.
 
     Raises:
         ValueError: for an unknown family or name, with the nearest ones.
@@ -58,12 +59,11 @@ def make(task: str, *, episode_length: int | None = None) -> HostEnvironment:
     if not colon or prefix not in FAMILIES:
         raise unknown_name("family of simulators", prefix, FAMILIES)
     family = FAMILIES[prefix]
-    env = family.make(name)
+    env = family.make(name, **options)
     own = env.episode_length
     if episode_length is not None and own is not None and own < episode_length:
         env.close()
-        options: dict[str, Any] = {family.limit: episode_length}
-        env = family.make(name, **options)
+        env = family.make(name, **{family.limit: episode_length}, **options)
     return env
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, PyTree
+from jaxtyping import Bool, PyTree, UInt8
 from numpy.typing import NDArray
 
 from .._errors import unknown_name
@@ -151,6 +151,14 @@ class _Vector(HostEnvironment):
         with _quiet():
             observation, _ = self._vector.reset(seed=seed)
         return self._read(observation)
+
+    def picture(self, instance: int) -> UInt8[np.ndarray, "height width 3"]:
+        envs = getattr(self._vector, "envs", None)
+        if envs is None:
+            raise NotImplementedError
+        with _quiet():
+            seen: NDArray[Any] = np.asarray(envs[instance].render())
+        return seen
 
     def close(self) -> None:
         self._vector.close()

@@ -8,6 +8,7 @@ from .export import export_policy, export_run, read_policy
 from .loop import Progress
 from .policies import load_policies, load_policy
 from .records import read_config
+from .render import Video, render
 
 if TYPE_CHECKING:
     from .live import Trained, train_live
@@ -18,12 +19,14 @@ __all__ = [
     "Progress",
     "Restored",
     "Trained",
+    "Video",
     "export_policy",
     "export_run",
     "load_policies",
     "load_policy",
     "read_config",
     "read_policy",
+    "render",
     "train_live",
 ]
 

@@ -48,6 +48,7 @@ from .plain import plain_streams, shell_word
 from .plan import LARGEST_SEED, Plan, label_text
 from .policies import load_policies
 from .records import is_run, read_config
+from .render_verb import Render, check_video, leave_video, run_render
 from .show import Show, run_show
 from .tasks import tasks_by_family
 from .warned import our_warnings
@@ -78,12 +79,16 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
     )
     if saved is not None and arguments.out is not None:
         raise ValueError(f"out is {str(arguments.out)!r}, but a resumed run stays in its folder.")
+    if arguments.video:
+        check_video()
     if arguments.resume is None:
         result = run_to_folder(plan, arguments.out, console, arguments.log)
     else:
         result = resume_in_folder(arguments.resume, plan, console, arguments.log)
     for line in summary(plan, result, console.encoding).splitlines():
         print_line(console, line)
+    if arguments.video and len(result.env_steps):
+        leave_video(plan, result.folder, result.returns[-1], console)
     if result.failure is not None:
         raise result.failure
     return 0 if result.signal is None else 128 + result.signal
@@ -285,6 +290,8 @@ def _run(arguments: list[str], console: Console) -> int:
     if isinstance(parsed, Export):
         return run_export(parsed, console)
     _keep_compilations()
+    if isinstance(parsed, Render):
+        return run_render(parsed, console)
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
     return _run_train(parsed, saved, console)

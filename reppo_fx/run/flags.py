@@ -19,6 +19,7 @@ from .listing import List
 from .logs import LOGS
 from .plain import plain
 from .plan import Plan
+from .render_verb import Render
 from .show import Show
 
 DEFAULT_TASK = "CartpoleBalance"
@@ -86,6 +87,7 @@ class Settings(Protocol):
     out: Path | None
     resume: Path | None
     log: tuple[str, ...]
+    video: bool
     config: Any  # a dataclass with the fields of Config
     hyperparameters: Any  # a dataclass with the leaves of Hyperparameters
 
@@ -170,6 +172,9 @@ def commands(
         """Follow it in TensorBoard or Weights & Biases (needs the extra of that name), one run per seed and
         setting; can be given twice. A resumed run goes on in its own logs without."""
 
+        video: tyro.conf.FlagCreatePairsOff[bool] = False
+        """Leave video.mp4 of all seeds (of the best setting) at the end; needs the extra video."""
+
     @dataclasses.dataclass(frozen=True)
     class Train(Common):
         """Train REPPO on a task by name, with several seeds in one program.
@@ -210,9 +215,10 @@ def commands(
     plot = Annotated[Plot, tyro.conf.subcommand("plot")]
     export = Annotated[Export, tyro.conf.subcommand("export")]
     tasks = Annotated[Tasks, tyro.conf.subcommand("tasks")]
+    render = Annotated[Render, tyro.conf.subcommand("render")]
     show = Annotated[Show, tyro.conf.subcommand("show")]
     list_ = Annotated[List, tyro.conf.subcommand("list")]
-    return train | sweep | evaluate | plot | export | tasks | show | list_
+    return train | sweep | evaluate | plot | export | render | tasks | show | list_
 
 
 def command_names(kinds: Any) -> list[str]:
