@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -144,7 +145,11 @@ class EnvPool(Restarting):
     def picture(self, instance: int) -> UInt8[np.ndarray, "height width 3"]:
         if "render_mode" not in self._options:
             raise NotImplementedError
-        load_egl()
+        if not _load_egl():
+            raise ValueError(
+                "EnvPool was imported before reppo_fx.hosts, and draws only where EGL was loaded before it; "
+                "import reppo_fx.hosts first"
+            )
         seen: NDArray[Any] = self._pool.render(instance)[0]
         return seen
 
@@ -167,11 +172,15 @@ class EnvPool(Restarting):
                 raise ValueError(f"{self._task} cannot be made with {given}: {error}") from error
 
 
-def load_egl() -> None:
-    """EnvPool draws with the EGL that its process has loaded; without one it ends the process."""
+@functools.cache
+def _load_egl() -> bool:
+    """EnvPool draws by the EGL that it finds when it is imported, and ends the process where it finds none: whether
+    this came first."""
+    first = not any(name.partition(".")[0] == "envpool" for name in sys.modules)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
+    return first or sys.platform != "linux"
 
 
 def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
@@ -184,6 +193,7 @@ def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
 
 
 def _module() -> ModuleType:
+    _load_egl()
     with _quiet():
         return require("envpool", "EnvPool", "envpool")
 

@@ -1,4 +1,4 @@
-"""Drawing without a screen: which OpenGL works is tried in processes of their own, as a failure ends the process."""
+"""Drawing without a screen: what works is tried in processes of their own, as a failure ends the process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 
 INSTALL = "on Debian and Ubuntu: apt-get install libegl1 libgl1-mesa-dri, or libosmesa6"
@@ -41,15 +42,19 @@ def attempt(
 ) -> tuple[bool, str]:
     """Run a program of Python in a process of its own: whether it ended well, and what it said (its last line)."""
     command = [sys.executable, "-P", "-c", program, *arguments]
+    # The same packages as here, and nobody's folder for what a simulator writes of its failures.
+    same = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     try:
-        ended = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SECONDS_TO_TRY,
-            env={**os.environ, **(environment or {})},
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            ended = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=SECONDS_TO_TRY,
+                env={**same, **(environment or {})},
+                cwd=folder,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, str(error)
     told = ended.stdout if ended.returncode == 0 else f"{ended.stdout}\n{ended.stderr}"

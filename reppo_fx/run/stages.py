@@ -26,10 +26,10 @@ FREE = "free"
 DEFAULT_SIZE = (480, 360)
 # What an EnvPool task shows is tried elsewhere first: where it cannot draw, it ends the process.
 _TRY_ENVPOOL = """
-import sys, warnings
+import contextlib, ctypes, sys, warnings
 warnings.simplefilter("ignore")
-from reppo_fx.hosts.envpool import load_egl
-load_egl()
+with contextlib.suppress(OSError):
+    ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
 import envpool
 task, width, height, *cameras = sys.argv[1:]
 pool = envpool.make_gymnasium(

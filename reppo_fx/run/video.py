@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-from collections.abc import Callable, Generator, Sequence
+import os
+import subprocess
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -23,6 +25,8 @@ MOST_FRAMES, MOST_IN_GIF = 60, 25
 FASTEST, FASTEST_GIF = 240, 50
 # A palette for the whole video, and of every frame only what has changed.
 _GIF = "[0:v]split[a][b];[a]palettegen=stats_mode=diff[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
+# Plays everywhere, and begins before the whole file is there.
+_MP4 = ["-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
 _MODULES = ("imageio_ffmpeg", "PIL.ImageDraw")
 
 
@@ -179,8 +183,8 @@ def tiled(pictures: Sequence[Picture]) -> Picture:
 class Writer:
     """A video file, complete or not there: it gets its name when it is closed.
 
-    imageio's own ffmpeg encodes both mp4 and gif: one wheel without dependencies. (mediapy wants IPython and an
-    ffmpeg from elsewhere; imageio itself would add nothing to it here.)
+    The ffmpeg of imageio-ffmpeg encodes both mp4 and gif: one wheel without dependencies. (mediapy wants IPython
+    and an ffmpeg from elsewhere; imageio's own writers hold all frames of a gif, and fork where jax has threads.)
 
     Args:
         path: ends in `.mp4` or `.gif`.
@@ -190,7 +194,7 @@ class Writer:
     def __init__(self, path: Path, fps: Fraction) -> None:
         self.path, self.fps, self.count = path, fps, 0
         self._part = path.with_name(f".{path.stem}.part{path.suffix}")
-        self._encoder: Generator[None, bytes | None, None] | None = None
+        self._encoder: subprocess.Popen[bytes] | None = None
 
     def __call__(self, frame: Picture) -> None:
         if self.path.suffix == ".mp4":  # which has no odd sizes
@@ -198,35 +202,62 @@ class Writer:
             frame = np.pad(frame, [*odd, (0, 0)], "edge")
         if self._encoder is None:
             self._encoder = self._start(frame.shape[1], frame.shape[0])
-            self._encoder.send(None)
-        self._encoder.send(np.ascontiguousarray(frame).tobytes())
+        assert self._encoder.stdin is not None
+        try:
+            self._encoder.stdin.write(np.ascontiguousarray(frame).tobytes())
+        except BrokenPipeError:
+            self._end()
         self.count += 1
 
-    def _start(self, width: int, height: int) -> Generator[None, bytes | None, None]:
+    def _start(self, width: int, height: int) -> subprocess.Popen[bytes]:
         import imageio_ffmpeg
 
-        gif = self.path.suffix == ".gif"
-        encoder: Generator[None, bytes | None, None] = imageio_ffmpeg.write_frames(
-            str(self._part),
-            (width, height),
-            fps=float(self.fps),
-            codec="gif" if gif else "libx264",
-            pix_fmt_out="pal8" if gif else "yuv420p",
-            quality=None if gif else 7,
-            macro_block_size=1,
-            ffmpeg_log_level="error",
-            # Players begin before the whole file is there.
-            output_params=["-filter_complex", _GIF] if gif else ["-movflags", "+faststart"],
+        given = [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{width}x{height}",
+            "-r",
+            f"{self.fps}",
+        ]
+        wanted = ["-filter_complex", _GIF] if self.path.suffix == ".gif" else _MP4
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *given, "-i", "-"]
+        # Ctrl-C is for this process, which then ends the other.
+        return subprocess.Popen(
+            [*command, *wanted, os.path.abspath(self._part)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            process_group=0 if os.name == "posix" else None,
         )
-        return encoder
+
+    def _end(self) -> None:
+        """Wait for the file.
+
+        Raises:
+            OSError: with what the encoder said, if there is none.
+        """
+        encoder, self._encoder = self._encoder, None
+        if encoder is None:
+            return
+        _, said = encoder.communicate()
+        if encoder.returncode != 0:
+            lines = said.decode(errors="replace").strip().splitlines()
+            why = lines[-1] if lines else f"its encoder ended with {encoder.returncode}"
+            raise OSError(f"{self.path} cannot be written: {why}")
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            if self._encoder is not None:
-                self._encoder.close()
+            if kind is not None and self._encoder is not None:
+                self._encoder.kill()
+                with contextlib.suppress(OSError):
+                    self._end()
+            self._end()
             if kind is None and self.count:
                 self._part.replace(self.path)
         finally:
