@@ -72,7 +72,7 @@ def _working(asked: str) -> str:
         if works:
             return choice
         faults.append(f"{choice or 'the system'}: {said.removesuffix('.')}")
-    tried = f"{VARIABLE} is {asked!r}, which" if asked else "neither EGL nor OSMesa"
+    tried = f"{VARIABLE} is {asked!r}, which cannot" if asked else "neither EGL nor OSMesa can"
     raise ValueError(
-        f"{tried} cannot draw without a screen here ({'; '.join(faults)}). Install what is missing, {INSTALL}."
+        f"{tried} draw without a screen here ({'; '.join(faults)}). Install what is missing, {INSTALL}."
     )

@@ -23,7 +23,7 @@ from .records import read_config
 from .stages import PureStage, Stage, Watching, open_stage
 from .video import SUFFIXES, Film, Picture, Writer, check_encoder, make_clock
 
-HTML = ".html"
+HTML, VIDEO = ".html", "video.mp4"
 LARGEST, SMALLEST = 4096, 16
 IN_A_GRID = (320, 240)
 
@@ -89,8 +89,8 @@ def render(
     episodes: int = 1,
     camera: str | int | None = None,
     size: tuple[int, int] | None = None,
-    fps: float | None = None,
-    seconds: float | None = None,
+    fps: float | int | None = None,
+    seconds: float | int | None = None,
     caption: bool = True,
     start: int = 0,
     keep_frames: bool | None = None,
@@ -189,7 +189,7 @@ def _write_html(
     stage: Stage,
     policies: Policy,
     how: Watching,
-    fps: float | None,
+    fps: float | int | None,
     members: tuple[tuple[int, int], ...],
 ) -> Video:
     """Brax's own viewer, with all states in it."""
@@ -211,7 +211,7 @@ def _write_html(
 
 
 def _check_numbers(
-    episodes: int, size: tuple[int, int] | None, seconds: float | None, start: int
+    episodes: int, size: tuple[int, int] | None, seconds: float | int | None, start: int
 ) -> None:
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; at least 1 is needed.")

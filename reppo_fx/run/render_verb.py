@@ -9,10 +9,8 @@ from rich.console import Console
 from .display import Returns, best_first, print_line
 from .plain import shell_word
 from .plan import Plan
-from .render import HTML, Video, render
+from .render import HTML, VIDEO, Video, render
 from .video import check_encoder
-
-VIDEO = "video.mp4"
 
 
 @dataclasses.dataclass(frozen=True)

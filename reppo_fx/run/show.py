@@ -18,6 +18,7 @@ from .facts import DONE, RUNNING, Facts, number, read_facts
 from .plain import shell_word
 from .plan import Plan, label_text, settings_apart
 from .policies import BEST_POLICY, POLICY
+from .render import VIDEO
 from .table import METRICS
 
 SETTINGS_SHOWN = 10
@@ -129,6 +130,7 @@ def _places(facts: Facts) -> Iterator[tuple[str, str]]:
         "config.json": "all settings, versions and the device",
         METRICS: f"{len(facts.env_steps)} evaluations of {facts.returns[:1].size} member(s)",
         "curve.png": "the curve, and what explains it",
+        VIDEO: "the policy at work",
         POLICY: "the last policies",
         BEST_POLICY: "each member's policy at its best evaluation",
         CHECKPOINTS: f"after iterations {saved}" if saved else "none yet",

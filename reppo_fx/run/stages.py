@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -317,7 +318,7 @@ def _envpool_options(name: str, size: tuple[int, int], camera: str | None) -> di
             f"camera is {camera!r}, but EnvPool knows cameras by their numbers only, from 0, and {FREE!r}."
         )
     tried = {None: ["0", "-1"], FREE: ["-1"]}.get(camera, [str(camera)])
-    works, said = attempt(_TRY_ENVPOOL, [name, str(width), str(height), *tried])
+    works, said = _tried((name, str(width), str(height), *tried))
     if not works:
         raise ValueError(f"envpool:{name} cannot be drawn here: {said.removesuffix('.')}.")
     return {
@@ -326,6 +327,12 @@ def _envpool_options(name: str, size: tuple[int, int], camera: str | None) -> di
         "render_height": height,
         "render_camera_id": int(said),
     }
+
+
+@functools.cache
+def _tried(arguments: tuple[str, ...]) -> tuple[bool, str]:
+    """Once for the same: it takes seconds."""
+    return attempt(_TRY_ENVPOOL, arguments)
 
 
 def _gymnasium_options(name: str, size: tuple[int, int], camera: str | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .._errors import require_extra
 
-Picture: TypeAlias = UInt8[np.ndarray, "height width 3"]
+Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 SUFFIXES = (".mp4", ".gif")
 # Most screens show no more; a gif counts hundredths of a second, and its size grows with every frame.
 MOST_FRAMES, MOST_IN_GIF = 60, 25
@@ -65,7 +65,9 @@ class Clock(NamedTuple):
         return math.ceil(steps * self.fps / self.steps_per_second)
 
 
-def make_clock(seconds: float | None, fps: float | None = None, gif: bool = False) -> Clock:
+def make_clock(
+    seconds: float | int | None, fps: float | int | None = None, gif: bool = False
+) -> Clock:
     """Real time where the task says what a step takes, else a step a frame.
 
     Args:
@@ -169,8 +171,8 @@ def captioned(picture: Picture, text: str) -> Picture:
 
 
 def tiled(pictures: Sequence[Picture]) -> Picture:
-    """Side by side in rows, nearly as many of them as columns."""
-    columns = math.ceil(math.sqrt(len(pictures)))
+    """Side by side; more than three in rows, nearly as many as columns."""
+    columns = max(min(3, len(pictures)), math.ceil(math.sqrt(len(pictures))))
     rows = math.ceil(len(pictures) / columns)
     height, width, _ = pictures[0].shape
     frame = np.zeros((rows * height, columns * width, 3), np.uint8)
