@@ -107,7 +107,7 @@ def render(
         setting: which of a sweep's settings, as `metrics.csv` counts them.
         grid: all seeds of the setting, side by side.
         episodes: one after the other.
-        camera: name or number of a camera of the model, or `"free"`; one that follows the robot if not given.
+        camera: name or number of a camera of the model, or `"free"`; its first if not given.
         size: width and height, of each picture in a grid; 480 × 360 if not given, 320 × 240 in a grid. Worlds that
             choose their size themselves are resized where it is given.
         fps: frames per second; by default every step is one, or every second, third, … so that there are at most 60

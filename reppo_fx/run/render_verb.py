@@ -38,7 +38,7 @@ class Render:
     episodes: int = 1
     """Episodes, one after the other."""
     camera: str | None = None
-    """Name or number of a camera of the model, or free; if not given, one that follows the robot."""
+    """Name or number of a camera of the model, or free; its first if not given."""
     size: str | None = None
     """WIDTHxHEIGHT, of each picture in a grid; 480x360 if not given, 320x240 in a grid."""
     fps: float | None = None

@@ -89,7 +89,7 @@ def open_stage(
         members: how many play at once.
         length: steps of an episode.
         size: width and height of a picture; the stage's own if not given.
-        camera: name or number; the one that follows the robot if not given.
+        camera: name or number; the model's first if not given.
 
     Raises:
         ValueError: if the task cannot be seen, nothing can be drawn here, or there is no such camera.
@@ -225,11 +225,11 @@ class Drawing:
 
 
 def _camera(model: Any, asked: str | None) -> int:
-    """Of a MuJoCo model by name or number; else the first that follows something, else the first."""
+    """Of a MuJoCo model by name or number; else the first, through which its authors look
+    (and which follows a robot that goes away), else the viewer's own."""
     names = [model.camera(number).name or str(number) for number in range(model.ncam)]
     if asked is None:
-        following = [number for number in range(model.ncam) if model.cam_mode[number] > 0]
-        return next(iter([*following, *range(model.ncam)]), -1)
+        return 0 if model.ncam else -1
     if asked == FREE:
         return -1
     if asked in names:
@@ -309,7 +309,7 @@ def _host_options(task: str, size: tuple[int, int], camera: str | None) -> dict[
 
 
 def _envpool_options(name: str, size: tuple[int, int], camera: str | None) -> dict[str, Any]:
-    """The first camera of a model is the one that its authors look through; not every task has one."""
+    """Not every task has a first camera."""
     if name not in hosts.envpool_names():
         return {}  # which is said where it is made
     width, height = size
