@@ -36,6 +36,7 @@ MAY_IMPORT = {
 OPS_MAY_IMPORT = {"jax", "chex", "jaxtyping", "optax", *sys.stdlib_module_names}
 
 HEAVY = [
+    "imageio_ffmpeg",
     "tensorboardX",
     "wandb",
     "onnx",
