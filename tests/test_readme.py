@@ -6,16 +6,19 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
 from reppo_fx.run import cli, worlds
 from reppo_fx.run.flags import command_names, commands
+from reppo_fx.run.stages import Stage
 
 # Made so small that nothing is learned: what is said of that is right, and tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
@@ -141,6 +144,20 @@ def toy(command):
     return arguments
 
 
+class Painted(Stage):
+    """A stage where all is black."""
+
+    def __init__(self, members):
+        self.members = members
+
+    def play(self, policies, episodes, how, film):
+        for _ in range(how.length):
+            alive = np.ones(self.members, bool)
+            pictures = film.draw(alive, lambda member: np.zeros((32, 32, 3), np.uint8))
+            film.show(pictures, np.zeros(self.members))
+        return np.zeros((self.members, episodes))
+
+
 def test_readme_shows_every_command():
     known = command_names(commands(*rx.preset("cpu"), "cpu", None))
     assert {toy(command)[0] for command in OURS} == set(known)
@@ -159,6 +176,9 @@ def test_commands_run_one_after_the_other(tmp_path, monkeypatch, capsys):
         return probes.match_observation()._replace(episode_length=5)
 
     monkeypatch.setattr(worlds, "make_world", make)
+    # A probe has no looks; real tasks are filmed in tests/run/test_render.py.
+    film = sys.modules["reppo_fx.run.render"]
+    monkeypatch.setattr(film, "open_stage", lambda task, members, *how: Painted(members))
     monkeypatch.chdir(tmp_path)
     for command in OURS:
         arguments = toy(command)
