@@ -87,6 +87,7 @@ class HostEnvironment(Closing, abc.ABC):
         action_seconds: simulated time that one action lasts; none if the simulator does not say.
         action_bounds: what −1 and 1 become in the simulator's own units, `(low, high)`; none for entries without
             both bounds, which stay as they are, and where the simulator does not say.
+        picture_seconds: how long its pictures are to be shown, where it does not say how long an action lasts.
     """
 
     name: str
@@ -102,6 +103,7 @@ class HostEnvironment(Closing, abc.ABC):
     action_mask: str | None = None
     action_seconds: float | None = None
     action_bounds: ActionBounds | None = None
+    picture_seconds: float | None = None
 
     def __repr__(self) -> str:
         if not hasattr(self, "observation"):

@@ -142,6 +142,8 @@ class _Vector(HostEnvironment):
         self.action_mask = reader.action_mask
         first = next(iter(getattr(vector, "envs", ())), None)
         self.action_seconds = seconds_of(getattr(first, "unwrapped", None), "dt")
+        rate = getattr(first, "metadata", {}).get("render_fps")
+        self.picture_seconds = 1.0 / rate if rate else None
         self.action_bounds = self._range.bounds
         found = [key for key in numbers(info, self.num_envs) if not key.startswith("_")]
         self.metrics = tuple(dict.fromkeys((*found, *reading.metrics)))

@@ -24,6 +24,7 @@ FACTS = (
     "action_mask",
     "action_seconds",
     "action_bounds",
+    "picture_seconds",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,12 @@ from .video import Film, Picture
 FREE = "free"
 """The camera of the viewer, which belongs to no model."""
 DEFAULT_SIZE = (480, 360)
+# gymnasium's own tasks draw by pygame, which looks for a screen and for loudspeakers, and says hello.
+SDL = (
+    ("SDL_VIDEODRIVER", "dummy"),
+    ("SDL_AUDIODRIVER", "dummy"),
+    ("PYGAME_HIDE_SUPPORT_PROMPT", "1"),
+)
 # What an EnvPool task shows is tried elsewhere first: where it cannot draw, it ends the process.
 _TRY_ENVPOOL = """
 import contextlib, ctypes, sys, warnings
@@ -246,11 +253,14 @@ class HostStage(Stage):
     """A simulator that draws itself."""
 
     def __init__(self, env: hosts.HostEnvironment) -> None:
-        self.env, self.seconds = env, env.action_seconds
+        self.env, self.seconds = env, env.action_seconds or env.picture_seconds
 
     def play(self, policies: Policy, episodes: int, how: Watching, film: Film) -> NDArray[Any]:
         returns = []
         with _Filmed(self.env, film) as filmed:
+            # What cannot be drawn is no failure of the simulator: it is tried before it runs.
+            self.env.reset(how.start & LARGEST_SEED)
+            filmed.picture(0)
             for episode in range(episodes):
                 film.begin(f", episode {episode + 1}" if episodes > 1 else "")
                 start = how.start + episode
@@ -279,14 +289,14 @@ class _Filmed(Wrapper):
         return self.env.reset(seed)
 
     def step(self, action: Any) -> hosts.HostTimeStep:
-        pictures = self._film.draw(self._alive, self._picture)
+        pictures = self._film.draw(self._alive, self.picture)
         timestep = self.env.step(action)
         self._returns = self._returns + np.where(self._alive, timestep.reward, 0.0)
         self._film.show(pictures, self._returns)
         self._alive = self._alive & ~timestep.ended
         return timestep
 
-    def _picture(self, instance: int) -> Picture:
+    def picture(self, instance: int) -> Picture:
         try:
             seen = np.asarray(self.env.picture(instance))
         except NotImplementedError:
@@ -342,6 +352,8 @@ def _gymnasium_options(name: str, size: tuple[int, int], camera: str | None) -> 
     if spec is None:
         return {}  # which is said where it is made
     options: dict[str, Any] = {"render_mode": "rgb_array"}
+    for variable in SDL:
+        os.environ.setdefault(*variable)
     if not str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         if camera is not None:
             raise ValueError(f"camera is {camera!r}, but gymnasium:{name} has none to choose from.")

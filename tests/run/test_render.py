@@ -152,6 +152,17 @@ def test_envpool_shows_itself_and_says_how_long_an_action_takes(tmp_path, monkey
     assert tried[0][1][-1] == "7"
 
 
+def test_gymnasium_draws_its_classic_tasks_and_says_what_is_missing(tmp_path, monkeypatch):
+    folder = untrained(tmp_path, "gymnasium:CartPole-v1", num_envs=4)
+    shown = render(folder, size=(90, 60), caption=False, start=2)
+    assert shown.frames.shape == (shown.returns[0, 0], 60, 90, 3)
+    assert differ(shown.frames[0], shown.frames[-1])
+    assert shown.seconds == pytest.approx(0.02 * shown.returns[0, 0])
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    with pytest.raises(ValueError, match=r"cannot be drawn here: pygame is not installed, run"):
+        render(folder)
+
+
 @pytest.mark.slow
 def test_playground_by_mujoco_and_its_cameras(tmp_path):
     folder = untrained(tmp_path, "CartpoleBalance", episode_length=40)
