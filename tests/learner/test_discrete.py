@@ -215,6 +215,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.once
 def test_every_choice_of_a_config_works_with_discrete_actions_and_masks(name):
     train, state = start(probes.masked(probes.two_step_choice()), **CHOICES[name])
     after, metrics = jax.jit(train.iteration)(state)
@@ -277,6 +278,7 @@ def masked_train():
     return rx.make_train(probes.masked(probes.bandit()), tiny())
 
 
+@pytest.mark.once
 def test_what_is_ruled_out_has_no_probability_anywhere(masked_train):
     state = masked_train.init(KEY, HP)
     assert state.rollout.observation["action_mask"].dtype == jnp.bool

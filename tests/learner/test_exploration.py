@@ -64,6 +64,7 @@ def noisy():
     return rx.make_train(probes.match_observation(), tiny(exploration="noise", num_envs=8))
 
 
+@pytest.mark.once
 def test_factors_of_one_change_nothing(noisy):
     plain = rx.make_train(probes.match_observation(), tiny(num_envs=8))
     states = [jax.jit(train.iteration)(train.init(KEY, HP))[0] for train in (noisy, plain)]
@@ -166,6 +167,7 @@ def lasting():
     return rx.make_train(probes.match_observation(), tiny(exploration="correlated", num_envs=8))
 
 
+@pytest.mark.once
 def test_lasting_noise_goes_on_from_rollout_to_rollout(lasting):
     state = lasting.init(KEY, LASTING)
     assert state.rollout.noise.shape == (8, 1)
@@ -180,6 +182,7 @@ def test_lasting_noise_goes_on_from_rollout_to_rollout(lasting):
     assert not np.allclose(again.rollout.noise, moved.rollout.noise)
 
 
+@pytest.mark.once
 def test_lasting_noise_is_the_same_in_pure_worlds_and_in_simulators(lasting):
     state = lasting.init(KEY, LASTING)
     moved, rollout = rx.collect(lasting, lasting.training_env, state)

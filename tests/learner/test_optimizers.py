@@ -34,6 +34,7 @@ def test_weight_decay_touches_weights_and_no_multiplier(dual_optimizer):
     np.testing.assert_allclose(after.learner.duals.multiplier, 0.7, rtol=1e-5)
 
 
+@pytest.mark.once
 def test_adamw_of_a_user_leaves_multipliers_where_their_gradients_put_them():
     config = tiny(dual_optimizer="actor")
     make = lambda decay: lambda hp, config: optax.adamw(hp.learning_rate, weight_decay=decay)

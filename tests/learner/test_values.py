@@ -142,6 +142,7 @@ def test_without_any_reward_the_unit_stays():
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("critic", ["categorical", "squared"])
+@pytest.mark.once
 def test_the_unit_of_rewards_changes_nothing(rule, critic):
     """By a power of two it is exact: the same parameters bit for bit, after several iterations."""
     train = rx.make_train(probes.match_observation(), tiny(value_scale=rule, critic=critic))
@@ -171,6 +172,7 @@ def test_collecting_twice_from_a_state_observes_once():
     assert float(after.learner.values.trained) == float(once.learner.values.now) == unit
 
 
+@pytest.mark.once
 def test_bias_is_that_of_the_critic_before_it_learns():
     train = rx.make_train(probes.constant_reward(), tiny(value_scale="fixed"))
     state = train.init(KEY, HP)

@@ -237,6 +237,7 @@ def test_pendulum_swings_up():
     assert (np.asarray(metrics.eval_return[:, -1]) > -300).all()
 
 
+@pytest.mark.slow
 def test_cartpole_balances_in_envpool():
     config, hp = rx.preset("cpu", total_steps=150_000, num_evals=1)
     with rx.make_host_train(hosts.envpool("CartpoleBalance-v1"), config) as train:

@@ -138,6 +138,7 @@ class Killed(BaseException):
         pytest.param(b"0,128,3.1,99", id="while writing a row"),
     ],
 )
+@pytest.mark.slow
 def test_killed_after_any_save_it_ends_the_same(probe_task, tmp_path, monkeypatch, capsys, torn):
     """Every kind of save: by the timer after each iteration, scored, and the last one."""
     monkeypatch.setattr(session, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)

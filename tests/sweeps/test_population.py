@@ -200,6 +200,7 @@ def test_no_score_that_is_finite_copies_nothing(train):
         assert parents.tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_plain_calls_compile_once():
     train = rx.make_train(probes.match_observation(), TINY)
     settings = rx.grid(HP, discount=[0.5, 0.9])

@@ -50,6 +50,7 @@ def test_the_remedy_is_one():
     assert found(constant_train(value_scale="return"), WRONG._replace(v_min=-2.0, v_max=2.0)) == []
 
 
+@pytest.mark.once
 def test_sweep_warns_and_says_in_how_many_runs(train):
     settings = rx.grid(HP, v_max=[0.5, 20.0])
     with pytest.warns(rx.ReppoRunWarning, match=r"in 3 of 6 runs") as caught:

@@ -84,6 +84,7 @@ def test_gradients_in_single_precision_are_finite():
     assert all(np.isfinite(x) for x in gradient)
 
 
+@pytest.mark.once
 def test_rounds_of_different_lengths_refuse_to_be_differentiated():
     """A loop whose length is traced has no reverse mode; jax says so, and nothing is silently zero."""
     config = dataclasses.replace(tiny(total_steps=3 * 32), num_evals=2)

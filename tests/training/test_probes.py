@@ -32,6 +32,7 @@ def test_constant_reward_bootstraps_through_the_time_limit(critic):
     np.testing.assert_allclose(value(train, state, [0.0]), 1.0 / (1.0 - GAMMA), rtol=0.02)
 
 
+@pytest.mark.once
 def test_termination_does_not_bootstrap():
     length = 5
     train, state, _ = learn(probes.terminating_reward(length))
@@ -88,6 +89,7 @@ def boltzmann(q, alpha):
 
 
 @pytest.mark.parametrize("gradient", ["pathwise", "score"])
+@pytest.mark.once
 def test_a_bandit_is_learned_to_its_values_and_to_the_best_policy_of_its_temperature(gradient):
     learned, alpha, metrics = discrete(probes.bandit(), policy_gradient=gradient)
     near = 0.02 if gradient == "pathwise" else 0.1  # one of them samples
@@ -112,6 +114,7 @@ def test_two_choices_are_learned_to_the_best_values_with_entropy():
     assert float(metrics.eval_return[-1]) == 1.0
 
 
+@pytest.mark.once
 def test_what_is_ruled_out_is_not_found_out_however_much_it_pays():
     learned, alpha, metrics = discrete(probes.masked(probes.bandit()))
     assert float(metrics.training.reward[-1]) <= 1.0
@@ -125,6 +128,7 @@ def test_what_is_ruled_out_is_not_found_out_however_much_it_pays():
         np.testing.assert_allclose(value, best @ rewards, atol=0.06)
 
 
+@pytest.mark.once
 def test_a_nan_bomb_does_not_keep_the_value_from_being_learned():
     probability = 0.02
     train, state, metrics = learn(probes.nan_bomb(probes.constant_reward(), probability))
@@ -134,6 +138,7 @@ def test_a_nan_bomb_does_not_keep_the_value_from_being_learned():
     assert abs(share - probability) < 0.005
 
 
+@pytest.mark.once
 def test_a_failure_does_not_pay_where_rewards_are_negative():
     """The best action avoids costs; that a NaN would end them all is nothing to be learned."""
     hp = HP._replace(v_min=-14.0, v_max=2.0)
@@ -146,6 +151,7 @@ def test_a_failure_does_not_pay_where_rewards_are_negative():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 1e20])
+@pytest.mark.once
 def test_bad_resets_leave_what_is_learned_as_it_is(bad):
     env = probes.nan_reset(probes.reward_by_observation(), 0.1, bad)
     train, state, metrics = learn(env)
@@ -154,6 +160,7 @@ def test_bad_resets_leave_what_is_learned_as_it_is(bad):
     assert abs(float(state.rollout.statistics.var[0]) - 1.0) < 0.1
 
 
+@pytest.mark.once
 def test_absurd_observations_do_not_blind_the_policy():
     train, state, metrics = learn(probes.outlier(probes.match_observation(), 0.02, 1e20))
     action = rx.make_policy(train, state)(jnp.array([[-1.0], [1.0]]))[:, 0]

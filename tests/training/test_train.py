@@ -64,7 +64,7 @@ def test_member_of_a_vmapped_run_equals_the_run_alone(jitted, vmapped):
         leaves_close(jax.tree.map(lambda leaf, k=k: leaf[k], together), alone)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
     keys, settings = members(2)
     over_keys = jax.jit(jax.vmap(train, in_axes=(0, None)))(keys, HP)[1]
@@ -83,6 +83,7 @@ def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
     ],
     ids=["box", "discrete"],
 )
+@pytest.mark.once
 def test_every_hyperparameter_is_traced_and_shares_one_compilation(world, of_others):
     train = rx.make_train(world, dataclasses.replace(TINY, exploration="noise"))
     counted = jax.jit(chex.assert_max_traces(lambda key, hp: train(key, hp), n=1))
@@ -119,6 +120,7 @@ def test_state_is_arrays_with_the_same_structure_and_types_after_every_step(trai
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(real))
 
 
+@pytest.mark.once
 def test_the_host_loop_gives_the_numbers_of_train(train):
     keys = jax.random.split(jax.random.key(5), 2)
     settings = jax.tree.map(lambda leaf: jnp.full(2, leaf), HP)
