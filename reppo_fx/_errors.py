@@ -21,6 +21,15 @@ def require_extra(what: str, extra: str) -> MissingExtraError:
     )
 
 
+def counted(number: int, what: str) -> str:
+    """How many there are, in words.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known names most like `name`, ignoring case."""
     by_lower = {candidate.lower(): candidate for candidate in known}

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from .._errors import counted
 from .curves import Curve
 from .durable import naming
 from .scores import Estimate, Floats, estimate
@@ -190,7 +191,7 @@ def _draw_curve(axes: Axes, label: str, curve: Curve, lowest: float, color: Colo
     low, high = [point.low for point in points], [point.high for point in points]
     axes.fill_between(curve.env_steps, low, high, color=color, alpha=0.2, linewidth=0)
     number = curve.returns.shape[1]
-    name = _literal(f"{label} ({number} run{'s' if number > 1 else ''})")
+    name = _literal(f"{label} ({counted(number, 'run')})")
     values = [point.value for point in points]
     axes.plot(curve.env_steps, values, color=color, marker="o", markersize=3, label=name)
 
@@ -272,7 +273,7 @@ def _shades(number: int) -> list[Color]:
 
 
 def _seeds(count: int) -> str:
-    return f"mean of {count} seeds, ±1 standard deviation" if count > 1 else "1 seed"
+    return f"mean of {count} seeds, ±1 standard deviation" if count > 1 else counted(1, "seed")
 
 
 def _literal(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from .._errors import counted
 from ..training.presets import PRESETS
 from .chart import chart
 from .checkpoints import CHECKPOINTS
@@ -60,8 +61,8 @@ def run_show(arguments: Show, console: Console, verbs: Collection[str]) -> int:
 
 def _heading(facts: Facts) -> str:
     plan, device = facts.plan, facts.description.get("device")
-    seeds = f"{plan.num_seeds} seed{'s' if plan.num_seeds > 1 else ''}"
-    members = f"{len(plan.labels)} settings × {seeds}" if plan.grid else seeds
+    seeds = counted(plan.num_seeds, "seed")
+    members = f"{counted(len(plan.labels), 'setting')} × {seeds}" if plan.grid else seeds
     done, total = count(facts.done_steps), count(facts.total_steps)
     steps = f"{done} steps each" if facts.state == DONE else f"{done} of {total} steps each"
     seconds = f", {facts.seconds:.0f} s of training" if facts.seconds else ""

@@ -38,12 +38,17 @@ UNKNOWN_HOST_MEMORY = 8 * 2**30
 """Bytes that a host is taken to have where nothing says how many."""
 
 
+LONGEST_REPR = 200
+
+
 class Stacked(eqx.Module, Generic[T]):
     """A PyTree whose leaves have run axes in front; an index takes the same entry of every leaf.
 
     >>> stacked = Stacked({"a": jnp.arange(6).reshape(2, 3)})
     >>> print(stacked[1, 2]["a"])
     5
+    >>> Stacked(tuple(jnp.zeros(2) for _ in range(60)))
+    Stacked(tuple of 60 arrays)
     """
 
     tree: T
@@ -58,6 +63,12 @@ class Stacked(eqx.Module, Generic[T]):
                 raise IndexError(f"there is no run {index}; the runs have the axes {list(shape)}.")
         entry: T = jax.tree.map(lambda leaf: leaf[index], self.tree)
         return entry
+
+    def __repr__(self) -> str:
+        whole = repr(self.tree)
+        if len(whole) <= LONGEST_REPR:
+            return f"Stacked({whole})"
+        return f"Stacked({type(self.tree).__name__} of {len(jax.tree.leaves(self.tree))} arrays)"
 
 
 class MemberMemory(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
-from .._errors import require_extra
+from .._errors import counted, require_extra
 from ..learner.state import TrainState
 from ..settings import Hyperparameters
 from ..training.train import Metrics
@@ -63,14 +63,15 @@ class Runs(NamedTuple):
             values = self.labels[best.setting].items()
             named = ", ".join(f"{name}={value:.4g}" for name, value in values) or "the only one"
             found = f"best: setting {best.setting} ({named}) with a mean return of {best.score:.4g}"
-        return f"Runs({shape[0]} settings × {shape[1]} seeds, {shape[2]} evaluations; {swept}; {found})"
+        settings, seeds, evaluations = map(counted, shape, ("setting", "seed", "evaluation"))
+        return f"Runs({settings} × {seeds}, {evaluations}; {swept}; {found})"
 
     def _repr_html_(self) -> str:
         """A table for notebooks: the settings, best first."""
         shape = np.shape(self.metrics.eval_return)
         if not self._is_known() or 0 in shape:
             return f"<code>{html.escape(repr(self))}</code>"
-        seeds = f"{shape[1]} seeds" if shape[1] > 1 else "1 seed"
+        seeds = counted(shape[1], "seed")
         headings = ["setting", *self.swept, "last return", "best return", "steps"]
         rows = self._table()
         lines = [_html_row("th", headings), *(_html_row("td", row) for row in rows[:ROWS_SHOWN])]

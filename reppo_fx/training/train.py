@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._errors import ReppoWarning
+from .._errors import ReppoWarning, counted
 from .._keys import as_key
 from ..envs import Environment, conform, training_environment
 from ..envs.base import DescribedWorld, describe_world
@@ -130,7 +130,7 @@ def describe_training(world: DescribedWorld, config: Config, episode_length: int
     return (
         f"{describe_world(world)}; {config.total_iterations * config.steps_per_iteration:,} steps in "
         f"{config.total_iterations:,} iterations of {config.num_envs} × {config.num_steps}, "
-        f"{evaluations} evaluation{'s' if evaluations > 1 else ''} of {config.num_eval_envs} × {episode_length}"
+        f"{counted(evaluations, 'evaluation')} of {config.num_eval_envs} × {episode_length}"
     )
 
 
