@@ -116,6 +116,9 @@ def run_task(arguments: argparse.Namespace, task: str) -> dict[str, Any]:
     sizes = [f"total_steps={arguments.steps}", f"num_evals={arguments.evals}", "num_eval_envs=8"]
     changes = read_our_changes(arguments.preset, [*sizes, *arguments.set])
     config, hp = our_settings(arguments.preset, changes)
+    env = make(arguments, task)
+    if arguments.preset == "any" and not any("discount=" in text for text in arguments.set):
+        hp = hp._replace(discount=rx.preset_for(env)[1].discount)
     axes = {
         name: [float(value) for value in values.split(",")]
         for name, _, values in (text.partition("=") for text in arguments.vary)
@@ -123,7 +126,7 @@ def run_task(arguments: argparse.Namespace, task: str) -> dict[str, Any]:
     settings = rx.grid(hp, **axes)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
     started, rows = time.perf_counter(), []
-    with rx.make_host_train(make(arguments, task), config) as train:
+    with rx.make_host_train(env, config) as train:
         programs = compile_programs(train, keys, members)
         state = programs.init(keys, members)
         for progress in run_loop(train, programs, state):

@@ -107,7 +107,7 @@ from .training.diagnosis import Finding, ReppoRunWarning, Watch, diagnose
 from .training.evaluate import EpisodeMetric, Episodes, Trajectory, evaluate, evaluate_policy
 from .training.iteration import train_iteration
 from .training.policy import Policy, make_policy
-from .training.presets import PRESETS, horizon_discount, preset
+from .training.presets import PRESETS, horizon_discount, preset, preset_for
 from .training.train import Metrics, Train, make_train
 
 __version__ = "0.2.0"
@@ -236,6 +236,7 @@ __all__ = [
     "pathwise_loss",
     "policy_of",
     "preset",
+    "preset_for",
     "sample",
     "sampled_kl",
     "sampled_value",

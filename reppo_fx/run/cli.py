@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ from ..hosts.evaluate import evaluate_policy as evaluate_in_simulator
 from ..settings import Config, Hyperparameters
 from ..training.evaluate import evaluate_policy
 from ..training.policy import Policy
-from ..training.presets import preset
+from ..training.presets import FITTED, preset, preset_for
 from . import worlds
 from .display import count, make_console, print_line, print_table
 from .export.verb import Export, run_export
@@ -294,7 +294,23 @@ def _run(arguments: list[str], console: Console) -> int:
         return run_render(parsed, console)
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
+    if saved is None and parsed.preset == FITTED and not look_ahead(arguments).discount:
+        parsed = _with_discount_of_task(parsed)
     return _run_train(parsed, saved, console)
+
+
+def _with_discount_of_task(arguments: Settings) -> Settings:
+    """The settings with the discount of a tenth of the task's episodes."""
+    config = Config(**dataclasses.asdict(arguments.config))
+    world = worlds.make_world(arguments.task, config)
+    _, fitted = preset_for(world, arguments.preset, episode_length=config.episode_length)
+    if not isinstance(world, Environment):
+        world.close()
+    numbers = dataclasses.replace(
+        arguments.hyperparameters, discount=float(np.asarray(fitted.discount))
+    )
+    changed: Settings = dataclasses.replace(cast(Any, arguments), hyperparameters=numbers)
+    return changed
 
 
 def main(arguments: list[str] | None = None) -> int:

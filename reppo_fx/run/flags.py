@@ -25,7 +25,7 @@ from .show import Show
 DEFAULT_TASK = "CartpoleBalance"
 DEFAULT_PRESET = "cpu"
 DEFAULT_SEEDS = 3
-PRESET, RESUME = "--preset", "--resume"
+PRESET, RESUME, DISCOUNT = "--preset", "--resume", "--discount"
 TRAINING = ("train", "sweep")
 
 
@@ -97,6 +97,7 @@ class Ahead(NamedTuple):
 
     preset: str | None
     resume: str | None
+    discount: bool = False
 
 
 def _config_flags(config: Config) -> type:
@@ -232,9 +233,9 @@ def look_ahead(arguments: list[str]) -> Ahead:
     if arguments[:1] and arguments[0] in TRAINING:
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
             flag, equals, value = argument.partition("=")
-            if flag in (PRESET, RESUME):
+            if flag in (PRESET, RESUME, DISCOUNT):
                 found[flag] = value if equals else following
-    return Ahead(found.get(PRESET) or None, found.get(RESUME) or None)
+    return Ahead(found.get(PRESET) or None, found.get(RESUME) or None, DISCOUNT in found)
 
 
 def parse_grid(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:

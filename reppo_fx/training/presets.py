@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from .._errors import unknown_name
 from .._ranges import as_count
@@ -21,6 +21,7 @@ CLEANER: dict[str, Any] = {
 }
 PURPOSES: dict[str, str] = {
     "cpu": "small enough for two cores; tasks that pay between 0 and 1 a step (the DeepMind Control Suite)",
+    "any": "as small, for tasks of which nothing is known: rewards of any size and sign, episodes of any length",
     "dmc": "the setting behind the published DMC numbers, 50 M steps on an accelerator; rewards between 0 and 1",
     "humanoid": "joystick tasks of G1, T1 and their like, with values between -10 and 10 and a privileged critic",
     "authors": "every choice of the original code, spelled out; values between 0 and 150 as in dmc",
@@ -28,22 +29,26 @@ PURPOSES: dict[str, str] = {
 """What each preset is for. Values outside its support are learned as its ends: rewards of another scale or sign
 need `v_min`, `v_max` or `reward_scale` of their own."""
 
+FITTED = "any"
+"""The preset whose discount the command line fits to the task."""
+
+SMALL = Config(
+    total_steps=307_200,
+    num_envs=64,
+    num_steps=32,
+    num_epochs=4,
+    num_minibatches=8,
+    num_evals=10,
+    num_eval_envs=16,
+    actor_width=64,
+    critic_width=64,
+    num_bins=51,
+    **CLEANER,
+)
 PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Small enough for two cores; chosen by measurement, see the README.
     "cpu": (
-        Config(
-            total_steps=307_200,
-            num_envs=64,
-            num_steps=32,
-            num_epochs=4,
-            num_minibatches=8,
-            num_evals=10,
-            num_eval_envs=16,
-            actor_width=64,
-            critic_width=64,
-            num_bins=51,
-            **CLEANER,
-        ),
+        SMALL,
         Hyperparameters(
             learning_rate=3e-3,
             final_learning_rate=0.1,
@@ -55,6 +60,23 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
             v_max=100.0,
             # Wider than the published 0.005: benchmarks/results/ablations.md.
             sigma=0.015,
+            min_std=0.05,
+        ),
+    ),
+    # Rewards are divided by a scale that follows the values of now, so every number below is free of their unit.
+    "any": (
+        dataclasses.replace(SMALL, num_bins=101, value_scale="target"),
+        Hyperparameters(
+            learning_rate=3e-3,
+            final_learning_rate=0.1,
+            trace_decay=0.98,
+            # As random as a normal of standard deviation 0.4: below, curves of CheetahRun fall back.
+            entropy_target=0.0,
+            initial_temperature=0.1,
+            temperature_rate=0.3,
+            v_min=-100.0,
+            v_max=100.0,
+            sigma=0.0075,
             min_std=0.05,
         ),
     ),
@@ -103,7 +125,7 @@ def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
     """A named pair of settings, with fields of the config changed.
 
     Args:
-        name: `"cpu"`, `"dmc"`, `"humanoid"` or `"authors"`; `PURPOSES` says what each is for.
+        name: `"cpu"`, `"any"`, `"dmc"`, `"humanoid"` or `"authors"`; `PURPOSES` says what each is for.
         **config_changes: fields of `Config` to replace.
 
     Returns:
@@ -120,3 +142,42 @@ def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
         raise unknown_name("preset", name, PRESETS)
     config, hyperparameters = PRESETS[name]
     return dataclasses.replace(config, **config_changes), hyperparameters
+
+
+@runtime_checkable
+class HasEpisodes(Protocol):
+    """A world, pure or not."""
+
+    @property
+    def episode_length(self) -> int | None: ...
+
+
+def preset_for(
+    world: HasEpisodes, name: str = "any", **config_changes: Any
+) -> tuple[Config, Hyperparameters]:
+    """A preset with the discount that fits a world's episodes: `horizon_discount` of their length.
+
+    The command line does the same with `--preset any` where `--discount` is not given.
+
+    Args:
+        world: an environment or a simulator. Where it does not say how long its episodes are, and `episode_length`
+            is not changed either, the preset's own discount stays.
+        name: of the preset.
+        **config_changes: fields of `Config` to replace.
+
+    Returns:
+        `(config, hyperparameters)`.
+
+    Raises:
+        ValueError: for an unknown name.
+
+    >>> from reppo_fx.envs import probes
+    >>> config, hyperparameters = preset_for(probes.match_observation(), episode_length=200)
+    >>> hyperparameters.discount
+    0.95
+    """
+    config, hyperparameters = preset(name, **config_changes)
+    length = config.episode_length or world.episode_length
+    if length is None:
+        return config, hyperparameters
+    return config, hyperparameters._replace(discount=horizon_discount(length))

@@ -465,3 +465,26 @@ def test_episodes_and_seeds_of_eval_are_checked(run, capsys):
 def test_a_run_of_the_largest_seed(probe_task, run, capsys):
     assert cli.main(["eval", str(run), "--episodes", "2", "--seed", str(2**32 - 1)]) == 0
     assert np.all([float(value) <= 6.0 for value in printed_returns(capsys)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "discount"),
+    [
+        (["--preset", "any"], 0.95),  # a probe's episodes are of 6 steps
+        (["--preset", "any", "--episode-length", "400"], 0.975),
+        (["--preset=any", "--discount=0.9"], 0.9),
+        (["--preset", "cpu"], 0.98),
+    ],
+)
+def test_the_preset_for_unknown_tasks_takes_the_discount_of_their_episodes(
+    probe_task, monkeypatch, flags, discount
+):
+    plans = []
+
+    def note(plan, *rest):
+        plans.append(plan)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(session, "run_to_folder", note)
+    assert cli.main(["train", "probe", *flags]) != 0
+    assert plans[0].hyperparameters.discount == discount

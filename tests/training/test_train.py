@@ -352,6 +352,16 @@ def test_a_horizon_is_a_tenth_of_the_episode_within_bounds():
             rx.horizon_discount(**{"episode_length": 100, **wrong})
 
 
+def test_a_preset_is_fitted_to_the_episodes_of_a_world():
+    world = probes.match_observation()._replace(episode_length=400)
+    config, hp = rx.preset_for(world)
+    assert (config, hp._replace(discount=0.99)) == rx.preset("any")
+    assert hp.discount == 0.975
+    assert rx.preset_for(world, episode_length=50)[1].discount == 0.95
+    assert rx.preset_for(world, "cpu")[1].discount == 0.975
+    assert rx.preset_for(probes.constant_reward())[1] == rx.preset("any")[1]
+
+
 def test_unknown_preset_gets_the_nearest_name():
     with pytest.raises(ValueError, match="unknown preset 'author'; did you mean 'authors'"):
         rx.preset("author")
