@@ -50,7 +50,14 @@ class GymnaxState(NamedTuple):
 
 
 def gymnax_names() -> tuple[str, ...]:
-    """Every environment that gymnax has registered."""
+    """Every environment that gymnax has registered.
+
+    Returns:
+        The names, in its own order.
+
+    Raises:
+        ImportError: without the extra `gymnax`.
+    """
     return tuple(_gymnax().registered_envs)
 
 

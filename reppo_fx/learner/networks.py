@@ -283,6 +283,21 @@ def make_networks(
 ) -> Networks:
     """The paper's networks. `make_train(..., networks=...)` takes anything with the first four arguments.
 
+    Args:
+        key: a random key.
+        shapes: what the networks see and give; both observations flat.
+        value_function: how many outputs the critic has, and where they start.
+        hyperparameters: numbers of that start.
+        actor_width: units per hidden layer of the actor.
+        actor_depth: its linear layers, the last one included.
+        critic_width: units per hidden layer of the critic, and size of its embedding.
+        critic_depths: linear layers of encoder, value head and predictor.
+        norm: `"rms"`, `"layer"` or `"none"`.
+        trainable_offset: whether the critic's start offset is trained.
+
+    Returns:
+        Actor and critic; the critic is a `DiscreteCritic` where actions are.
+
     Raises:
         ValueError: if an observation is not a single flat array; networks of your own take any.
 
@@ -291,8 +306,9 @@ def make_networks(
     >>> shapes = NetworkShapes(flat, flat, action=1, policy_outputs=2)
     >>> values = categorical_value_function(51)
     >>> hp = Hyperparameters(v_min=0.0, v_max=150.0)
-    >>> nets = make_networks(jax.random.key(0), shapes, values, hp, critic_width=64, actor_width=64)
-    >>> out = nets.critic(jnp.zeros((8, 3)), jnp.zeros((8, 1)))
+    >>> make = lambda key: make_networks(key, shapes, values, hp, critic_width=64, actor_width=64)
+    >>> look = lambda key: make(key).critic(jnp.zeros((8, 3)), jnp.zeros((8, 1)))
+    >>> out = jax.eval_shape(look, jax.random.key(0))
     >>> out.outputs.shape, out.embedding.shape
     ((8, 51), (8, 64))
     """

@@ -91,6 +91,12 @@ class KeyStreams(NamedTuple):
 def key_streams(key: Array) -> KeyStreams:
     """Split a state's key by use.
 
+    Args:
+        key: of a state, `state.key`.
+
+    Returns:
+        One key for each use.
+
     >>> streams = key_streams(jax.random.key(0))
     >>> len({str(jax.random.key_data(stream)) for stream in streams})
     8

@@ -161,6 +161,9 @@ def tanh_normal_mode(
         mean: mean of `u`.
         scale: `c`, positive; one number or one per dimension.
 
+    Returns:
+        The action, `[*batch, d]`.
+
     Raises:
         ValueError: if `scale` is not positive or of another shape.
 
