@@ -43,7 +43,12 @@ class GymnaxTask(Protocol):
 
 
 class GymnaxState(NamedTuple):
-    """gymnax's own state, and the key that its next step draws from."""
+    """gymnax's own state, and the key that its next step draws from.
+
+    Attributes:
+        inner: gymnax's own.
+        key: of the next step.
+    """
 
     inner: PyTree[Array]
     key: Array

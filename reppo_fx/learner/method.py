@@ -45,7 +45,14 @@ class StateValue(Protocol):
 
 
 class Constraint(NamedTuple):
-    """What the multipliers are trained by: entropy and KL of a minibatch, and their targets."""
+    """What the multipliers are trained by: entropy and KL of a minibatch, and their targets.
+
+    Attributes:
+        entropy: per state, in nats.
+        kl: per state, in nats.
+        target_entropy: `H_target`.
+        kl_target: `ε`.
+    """
 
     entropy: Float[Array, "*batch"]
     kl: Float[Array, "*batch"]

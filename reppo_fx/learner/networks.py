@@ -76,7 +76,11 @@ class MLP(eqx.Module):
 
 
 class Actor(eqx.Module):
-    """`num_outputs` numbers per state, from which a `Distribution` makes the policy."""
+    """`num_outputs` numbers per state, from which a `Distribution` makes the policy.
+
+    Attributes:
+        trunk: the layers.
+    """
 
     trunk: MLP
 
@@ -100,6 +104,12 @@ class CriticOutput(NamedTuple):
 
     Where it was asked about all actions at once, `outputs` have an axis of them before their own, and nothing is
     predicted.
+
+    Attributes:
+        outputs: `[*batch, outputs]`, or `[*batch, n, outputs]` of all actions.
+        embedding: `z`, which the self-prediction of the step before is trained towards.
+        predicted_embedding: of the next embedding; none without a prediction.
+        predicted_reward: of the reward; none without a prediction.
     """
 
     outputs: Float[Array, "*batch outputs"] | Float[Array, "*batch n outputs"]
@@ -109,7 +119,15 @@ class CriticOutput(NamedTuple):
 
 
 class Critic(eqx.Module):
-    """`z = encoder(x, a)`, value outputs from `head(silu(z))`, self-prediction from `predictor(silu(z))`."""
+    """`z = encoder(x, a)`, value outputs from `head(silu(z))`, self-prediction from `predictor(silu(z))`.
+
+    Attributes:
+        encoder: gives `z`, the embedding.
+        head: gives the value outputs.
+        predictor: gives the next embedding and the reward.
+        offset: of the outputs, before the factor 40; none for none.
+        trainable_offset: whether gradient steps move it.
+    """
 
     encoder: MLP
     head: MLP
@@ -153,6 +171,14 @@ class DiscreteCritic(eqx.Module):
 
     Asked about an action, it picks that one's outputs, and predicts from `predictor(silu(z), one-hot a)`; about
     none, it gives the outputs of all. They share the start offset, so that the level of all values moves as one.
+
+    Attributes:
+        encoder: gives `z`, the embedding.
+        head: gives the value outputs.
+        predictor: gives the next embedding and the reward.
+        offset: of the outputs, before the factor 40; none for none.
+        trainable_offset: whether gradient steps move it.
+        num_actions: `n`.
     """
 
     encoder: MLP

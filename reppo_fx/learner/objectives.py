@@ -35,7 +35,13 @@ SplitKey = Callable[[Array], tuple[Array, Array]]
 
 
 class ActorTerms(NamedTuple):
-    """Per state: the loss, the entropy estimate (usually `−log π(a|x)`), and the KL."""
+    """Per state: the loss, the entropy estimate (usually `−log π(a|x)`), and the KL.
+
+    Attributes:
+        loss: its mean over the minibatch is differentiated.
+        entropy: in nats; the temperature is trained by it.
+        kl: `KL(π_old ‖ π)`, in nats; the multiplier is trained by it.
+    """
 
     loss: Float[Array, "*batch"]
     entropy: Float[Array, "*batch"]
@@ -58,7 +64,15 @@ class ActorObjective(Protocol):
 
 
 class KLRule(NamedTuple):
-    """What the losses of `ops` take beside improvement: KL per state, `α`, `β`, `ε`, and the rule's name."""
+    """What the losses of `ops` take beside improvement: KL per state, `α`, `β`, `ε`, and the rule's name.
+
+    Attributes:
+        kl: per state.
+        temperature: `α`.
+        multiplier: `β`.
+        kl_target: `ε`.
+        kl_constraint: `"clipped"`, `"penalty"` or `"none"`.
+    """
 
     kl: Float[Array, "*batch"]
     temperature: ScalarLike

@@ -76,7 +76,18 @@ class TrainState(NamedTuple):
 
 
 class KeyStreams(NamedTuple):
-    """One independent key for every consumer of a state's key; nothing else may be drawn from it."""
+    """One independent key for every consumer of a state's key; nothing else may be drawn from it.
+
+    Attributes:
+        collect: actions while collecting.
+        targets: actions at the successors.
+        update: shuffles, and what minibatches draw.
+        following: the state's next key.
+        evaluate: starts of evaluation episodes.
+        advantages: actions for the values that advantages are measured from.
+        world: starts of a simulator that is a program.
+        noise: the first of a noise that lasts for several steps.
+    """
 
     collect: Array
     targets: Array
