@@ -103,7 +103,7 @@ def make(task: str | Task | GymnaxTask | Environment) -> Environment:
         ValueError: if none knows it, with the nearest names, and the extra that would bring more.
         ImportError: if no such package, or not the family's, is installed.
 
-    >>> from reppo_fx.envs import make, probes
+    >>> from reppo_fx.envs import probes
     >>> make(probes.bandit()).num_actions
     3
     >>> # make("CartpoleSwingup"), make("gymnax:CartPole-v1")
