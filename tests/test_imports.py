@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,26 @@ def host_effects(source):
 
 def test_every_part_has_its_place():
     assert {part_of(path) for path in SOURCES} <= set(MAY_IMPORT)
+
+
+def test_the_picture_in_contributing_is_these_rules():
+    text = ROOT.parent.joinpath("CONTRIBUTING.md").read_text()
+    picture = re.search(r"```mermaid\nflowchart TD\n(.*?)```", text, re.DOTALL)[1]
+    below = {}
+    for room, lower in re.findall(r"^ +(\w+)(?:\[.*?\])? --> (\w+)", picture, re.MULTILINE):
+        below.setdefault(room, set()).add(lower)
+
+    def reached(room):
+        rooms = below.get(room, set())
+        return rooms.union(*map(reached, rooms))
+
+    def drawn(room):
+        files = reached(room) | {room}
+        return files - {"ground"} | (GROUND if "ground" in files else set())
+
+    assert set(below) == BELOW_RUN - GROUND | {"run", "ground"}
+    for room in set(below) - {"ground"}:
+        assert drawn(room) == MAY_IMPORT[room] - {"__init__"}, room
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

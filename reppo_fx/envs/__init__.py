@@ -96,9 +96,17 @@ def make(task: str | Task | GymnaxTask | Environment) -> Environment:
         task: a name, e.g. `"CartpoleSwingup"`, `"hopper"` or `"CartPole-v1"`, with or without its family
             (`"gymnax:CartPole-v1"`), or a task object of one of the packages. An `Environment` comes back as it is.
 
+    Returns:
+        The environment, for one instance, without time limit or auto-reset.
+
     Raises:
         ValueError: if none knows it, with the nearest names, and the extra that would bring more.
         ImportError: if no such package, or not the family's, is installed.
+
+    >>> from reppo_fx.envs import probes
+    >>> make(probes.bandit()).num_actions
+    3
+    >>> # make("CartpoleSwingup"), make("gymnax:CartPole-v1")
     """
     if isinstance(task, Environment):
         return task
@@ -111,9 +119,19 @@ def make(task: str | Task | GymnaxTask | Environment) -> Environment:
 def find_family(task: str) -> tuple[_Family, str]:
     """The family that has a task, and the task's name there.
 
+    Args:
+        task: its name, with or without its family.
+
+    Returns:
+        The family, and the task's name without it.
+
     Raises:
         ValueError: if none knows it, with the nearest names, and the extra that would bring more.
         ImportError: if no such package is installed.
+
+    >>> family, name = find_family("gymnax:CartPole-v1")
+    >>> family.title, name
+    ('gymnax', 'CartPole-v1')
     """
     if (named := named_family(task)) is not None:
         return named, task.partition(":")[2]
@@ -144,7 +162,17 @@ def find_family(task: str) -> tuple[_Family, str]:
 
 
 def named_family(task: str) -> _Family | None:
-    """The family that a name begins with, as in `"gymnax:CartPole-v1"`."""
+    """The family that a name begins with, as in `"gymnax:CartPole-v1"`.
+
+    Args:
+        task: its name.
+
+    Returns:
+        The family; none where the name begins with no family's.
+
+    >>> named_family("brax:hopper").title, named_family("hopper")
+    ('Brax', None)
+    """
     prefix, colon, _ = task.partition(":")
     return next((family for family in FAMILIES if colon and family.extra == prefix), None)
 

@@ -20,7 +20,13 @@ Randomizer = Callable[[Array], Model] | Callable[[Model, Array], tuple[Model, An
 
 
 class RandomizedState(NamedTuple):
-    """The simulator's state, the physics of this instance, and how many refreshes ago it was drawn."""
+    """The simulator's state, the physics of this instance, and how many refreshes ago it was drawn.
+
+    Attributes:
+        inner: the simulator's.
+        physics: what the randomizer drew.
+        age: refreshes since then.
+    """
 
     inner: Any
     physics: Physics

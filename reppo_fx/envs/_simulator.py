@@ -56,7 +56,26 @@ _TRAINING_WRAPPERS = ("AutoResetWrapper", "EpisodeWrapper", "EvalWrapper", "Vmap
 
 
 def require(module: str, what: str, extra: str) -> ModuleType:
-    """Import an optional dependency; one that is installed but broken shows its own error."""
+    """Import an optional dependency; one that is installed but broken shows its own error.
+
+    Args:
+        module: the name to import, perhaps with dots.
+        what: what people call it, for the sentence.
+        extra: of this package, which brings it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: if it is not installed, with the extra that brings it.
+
+    >>> require("json.decoder", "JSON", "cli").__name__
+    'json.decoder'
+    >>> require("nowhere", "Nowhere", "cli")
+    Traceback (most recent call last):
+        ...
+    reppo_fx._errors.MissingExtraError: Nowhere is not installed; install it with: pip install 'reppo_fx[cli]'
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -39,6 +39,13 @@ class TimeStep(NamedTuple):
 def seconds_of(owner: object, name: str) -> float | None:
     """A positive number of seconds that a simulator has under this name; none where it has no such thing.
 
+    Args:
+        owner: the simulator's object.
+        name: of its attribute.
+
+    Returns:
+        The seconds, or none.
+
     >>> seconds_of(jax.ShapeDtypeStruct((), jnp.float32), "dt") is None
     True
     """
@@ -113,6 +120,12 @@ class HasActions(Protocol):
 def action_spec(world: HasActions) -> jax.ShapeDtypeStruct:
     """Shape and dtype of one instance's action: `[d]` floats, or `[]` int32 where actions are discrete.
 
+    Args:
+        world: an environment, pure or a program.
+
+    Returns:
+        The shape and the dtype.
+
     >>> from reppo_fx.envs import probes
     >>> action_spec(probes.constant_reward()), action_spec(probes.bandit())
     (ShapeDtypeStruct(shape=(1,), dtype=float32), ShapeDtypeStruct(shape=(), dtype=int32))
@@ -173,6 +186,16 @@ def select_part(observation: Observation, part: str) -> Observation:
 
     An array is its own only part, whatever the name. `"state"`, the default name, means the whole of an
     observation that is no mapping (a tuple, a NamedTuple, a dataclass) and has no field of that name.
+
+    Args:
+        observation: any containers of arrays.
+        part: the name.
+
+    Returns:
+        What is there.
+
+    Raises:
+        ValueError: if there is no such part, with those that there are.
 
     >>> select_part({"state": 1, "privileged_state": 2}, "privileged_state")
     2

@@ -16,7 +16,14 @@ _BACKENDS = ("generalized", "positional", "spring", "mjx")
 
 
 def brax_names() -> tuple[str, ...]:
-    """Every environment that Brax has registered."""
+    """Every environment that Brax has registered.
+
+    Returns:
+        The names, in its own order.
+
+    Raises:
+        ImportError: without the extra `brax`.
+    """
     return tuple(_envs()._envs)
 
 

@@ -44,6 +44,9 @@ def conform(env: Environment) -> Environment:
     keeps its structure, shapes and dtypes from reset on. Functions get containers of their own, so that
     what `step` changes in place never reaches its caller.
 
+    Args:
+        env: the environment, for one instance.
+
     Returns:
         The environment; itself if it has been through here.
 

@@ -84,8 +84,18 @@ def contain_nan(
             everything finite. It must be within what a running variance in float32 survives.
         tries: draws for one reset; a batch of Warp's worlds is drawn once, whatever this says.
 
+    Returns:
+        The environment that gives nothing but what is believed.
+
     Raises:
         ValueError: if `limit` is not positive or `tries` is less than 1.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = contain_nan(probes.constant_reward(), limit=0.5, tries=1)  # a reward of 1 is too large
+    >>> state, _ = env.reset(jax.random.key(0))
+    >>> state, timestep = env.step(state, jnp.zeros(1))
+    >>> print(timestep.reward, timestep.terminated, timestep.metrics["nonfinite"])
+    0.0 True 1.0
     """
     if not limit > 0:
         raise ValueError(f"limit is {limit}; it must be positive (math.inf for no limit).")
@@ -235,7 +245,18 @@ def _within(x: Array, limit: float | int) -> Array:
 
 
 def believed(dtype: DTypeLike, limit: float | int) -> tuple[float | int, float | int]:
-    """The lowest and the highest number of a type that is no failure; NaN is not between them."""
+    """The lowest and the highest number of a type that is no failure; NaN is not between them.
+
+    Args:
+        dtype: of the numbers.
+        limit: largest magnitude that is believed; `math.inf` believes everything finite.
+
+    Returns:
+        The two numbers, as Python's.
+
+    >>> believed(jnp.float32, 1e6), believed(jnp.int8, 1e6)
+    ((-1000000.0, 1000000.0), (-128, 127))
+    """
     if jnp.issubdtype(dtype, jnp.integer):
         # A NaN that was cast to an integer is its lowest or highest number.
         info = np.iinfo(dtype)

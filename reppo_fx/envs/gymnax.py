@@ -43,14 +43,26 @@ class GymnaxTask(Protocol):
 
 
 class GymnaxState(NamedTuple):
-    """gymnax's own state, and the key that its next step draws from."""
+    """gymnax's own state, and the key that its next step draws from.
+
+    Attributes:
+        inner: gymnax's own.
+        key: of the next step.
+    """
 
     inner: PyTree[Array]
     key: Array
 
 
 def gymnax_names() -> tuple[str, ...]:
-    """Every environment that gymnax has registered."""
+    """Every environment that gymnax has registered.
+
+    Returns:
+        The names, in its own order.
+
+    Raises:
+        ImportError: without the extra `gymnax`.
+    """
     return tuple(_gymnax().registered_envs)
 
 

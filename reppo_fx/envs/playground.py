@@ -19,7 +19,14 @@ _IMPLEMENTATIONS = ("jax", "warp")
 
 
 def playground_names() -> tuple[str, ...]:
-    """Every task that Playground knows now: its own (DMC suite, locomotion, manipulation) and registered ones."""
+    """Every task that Playground knows now: its own (DMC suite, locomotion, manipulation) and registered ones.
+
+    Returns:
+        The names, suite by suite.
+
+    Raises:
+        ImportError: without the extra `playground`.
+    """
     registry = _playground().registry
     suites = [part for part in vars(registry).values() if isinstance(part, ModuleType)]
     lists = [getattr(part, "ALL_ENVS", ()) for part in (registry, *suites)]

@@ -13,7 +13,21 @@ from .base import Environment, Observation, State, TimeStep, select_part
 
 
 def scale_reward(env: Environment, scale: ScalarLike) -> Environment:
-    """Multiply every reward by `scale`."""
+    """Multiply every reward by `scale`.
+
+    Args:
+        env: the environment, for one instance.
+        scale: the factor; it may be traced.
+
+    Returns:
+        The environment with scaled rewards.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = scale_reward(probes.constant_reward(), 0.1)
+    >>> state, _ = env.reset(jax.random.key(0))
+    >>> print(env.step(state, jnp.zeros(1))[1].reward)
+    0.1
+    """
 
     def step(state: State, action: Array) -> tuple[State, TimeStep]:
         state, timestep = env.step(state, action)
@@ -25,8 +39,21 @@ def scale_reward(env: Environment, scale: ScalarLike) -> Environment:
 def clip_action(env: Environment, limit: float | int = 0.999) -> Environment:
     """Clip actions to `[-limit·c, limit·c]` before the environment sees them; `c` is its `action_scale`.
 
+    Args:
+        env: the environment, for one instance.
+        limit: share of the range that is left.
+
+    Returns:
+        The environment with clipped actions.
+
     Raises:
         ValueError: if `limit` is not positive, or actions are discrete.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = clip_action(probes.match_observation(), 0.5)
+    >>> state, observation = env.reset(jax.random.key(0))
+    >>> print(observation, env.step(state, jnp.array([7.0]))[1].reward)  # as if the action were 0.5
+    [1.] 1.0
     """
     _require_box(env)
     if not limit > 0:
@@ -55,6 +82,9 @@ def action_range(
         env: the environment.
         low: lower bounds, one number or one for each dimension.
         high: upper bounds, likewise.
+
+    Returns:
+        The environment with these actions.
 
     Raises:
         ValueError: if a bound is not finite, `low` is not below `high`, the sizes do not match the action, or
@@ -97,6 +127,12 @@ def flatten_observation(env: Environment) -> Environment:
     order (dicts by sorted key). An observation that is one part for both and no mapping becomes the vector
     itself; all others become a dict with a vector for each of the two names. A mask of actions stays as it is; what
     neither sees is left out.
+
+    Args:
+        env: the environment, for one instance.
+
+    Returns:
+        The environment with flat observations.
 
     >>> from reppo_fx.envs import probes
     >>> env = flatten_observation(probes.containers(probes.match_observation()))

@@ -40,6 +40,16 @@ class AutoResetState(NamedTuple):
 def time_limit(env: Environment, length: int) -> Environment:
     """Truncate an episode after `length` steps; a step that also terminates counts as terminated.
 
+    Args:
+        env: the environment, for one instance.
+        length: in steps.
+
+    Returns:
+        The environment with that limit, which is its `episode_length`.
+
+    Raises:
+        ValueError: if `length` is less than 1.
+
     >>> from reppo_fx.envs import probes
     >>> env = time_limit(probes.constant_reward(), 2)
     >>> state, _ = env.reset(jax.random.key(0))
@@ -85,6 +95,20 @@ def auto_reset(env: Environment) -> Environment:
     an instance that ends twice within one rollout starts twice from the same state. Where the environment
     says `cheap_reset`, every episode has its own start. Every leaf of the state is replaced at an end, so
     nothing (no NaN either) survives it. A start that `contain_nan` found bad never replaces a good one.
+
+    Args:
+        env: the environment, for one instance, with its time limit.
+
+    Returns:
+        The environment that goes on after an end.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = auto_reset(time_limit(probes.terminating_reward(4), 2))
+    >>> state, _ = env.reset(jax.random.key(0))
+    >>> state, first = env.step(state, jnp.zeros(1))
+    >>> state, second = env.step(state, jnp.zeros(1))
+    >>> print(second.truncated, second.next_observation, second.observation)  # the successor, and a new start
+    True [0.5] [0.]
     """
 
     def reset(key: Array) -> tuple[AutoResetState, Observation]:
@@ -126,6 +150,19 @@ def random_start_age(env: Environment, length: int) -> Environment:
     """First episodes start at a random age in `[0, length)`, so that instances do not step in tandem.
 
     Only the clock of `time_limit` (inside `env`) is moved, and only by `reset`: later episodes start at 0.
+
+    Args:
+        env: the environment, for one instance, with a time limit inside.
+        length: of an episode.
+
+    Returns:
+        The environment whose `reset` starts at any age.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = random_start_age(time_limit(probes.constant_reward(), 50), 50)
+    >>> state, _ = env.reset(jax.random.key(0))
+    >>> print(0 <= state.age < 50)
+    True
     """
 
     def reset(key: Array) -> tuple[State, Observation]:
@@ -169,6 +206,13 @@ def action_repeat(env: Environment, n: int) -> Environment:
     of the last step taken. Metrics are means over the steps taken, except that `nonfinite` and
     `nonfinite_resets` add up. `episode_length` is `ceil(length / n)`. Put `time_limit` outside, or inside with
     a length in single steps.
+
+    Args:
+        env: the environment, for one instance.
+        n: steps per action.
+
+    Returns:
+        The environment with longer steps; itself for 1.
 
     Raises:
         ValueError: if `n` is less than 1.
@@ -223,7 +267,20 @@ def action_repeat(env: Environment, n: int) -> Environment:
 
 
 def batch(env: Environment) -> Environment:
-    """Vectorize: `reset` takes keys `[n]`, everything else gains a leading axis."""
+    """Vectorize: `reset` takes keys `[n]`, everything else gains a leading axis.
+
+    Args:
+        env: the environment, for one instance.
+
+    Returns:
+        The environment for `n` of them.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = batch(probes.constant_reward())
+    >>> state, observation = env.reset(jax.random.split(jax.random.key(0), 3))
+    >>> observation.shape
+    (3, 1)
+    """
     return env._replace(
         reset=jax.vmap(env.reset), step=jax.vmap(env.step), refresh=jax.vmap(env.refresh)
     )
@@ -236,6 +293,23 @@ def training_environment(
 
     From the inside: `conform`, time limit, containment (of what is not finite or beyond `limit`), auto-reset,
     random start ages, batching.
+
+    Args:
+        env: the environment, for one instance.
+        episode_length: the time limit in steps.
+        limit: largest magnitude of an observation or reward that is believed; see `contain_nan`.
+
+    Returns:
+        The batched environment, which resets itself.
+
+    Raises:
+        ValueError: if the environment does not keep the contract, or a number is out of range.
+
+    >>> from reppo_fx.envs import probes
+    >>> env = training_environment(probes.constant_reward(), 5)
+    >>> state, observation = jax.eval_shape(env.reset, jax.random.split(jax.random.key(0), 4))
+    >>> observation.shape, env.episode_length
+    ((4, 1), 5)
     """
     single = auto_reset(contain_nan(time_limit(conform(env), episode_length), limit))
     return batch(random_start_age(single, episode_length))

@@ -23,8 +23,20 @@ def conform(env: HostEnvironment) -> HostEnvironment:
 
     Everything that it gives is checked at every call. Its own exceptions become a `SimulatorError`.
 
+    Args:
+        env: the environment.
+
+    Returns:
+        The environment; itself if it has been through here.
+
     Raises:
         ValueError: for static facts that cannot be.
+
+    >>> from reppo_fx.envs import probes
+    >>> from reppo_fx.hosts import pure
+    >>> env = conform(pure(probes.constant_reward(), 2))
+    >>> conform(env) is env
+    True
     """
     return env if isinstance(env, Conformed) else Conformed(env)
 

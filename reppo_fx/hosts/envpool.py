@@ -54,6 +54,9 @@ def envpool(
             `max_episode_steps`, `frame_skip`. EnvPool takes its seed when it is made: `reset(seed)` makes it anew,
             `reset()` goes on with its own random numbers.
 
+    Returns:
+        The environment.
+
     Raises:
         ImportError: if EnvPool is not installed.
         ValueError: for an unknown name, with near ones, actions that are neither a `Box` nor a `Discrete`, or an
@@ -64,6 +67,9 @@ def envpool(
 
 def envpool_names() -> tuple[str, ...]:
     """Every task that the installed EnvPool registers.
+
+    Returns:
+        The names, in alphabetical order.
 
     Raises:
         ImportError: if it is not installed.

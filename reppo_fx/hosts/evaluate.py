@@ -106,6 +106,12 @@ def evaluate(
         env: without time limit of ours; all of its instances run one episode each.
         state: with or without an axis of members.
         seed: of the start; none to go on with the simulator's own random numbers.
+
+    Returns:
+        What each episode came to, one per instance, behind any axis of members.
+
+    Raises:
+        ValueError: if neither the config nor the environment says how long an episode is.
     """
     return evaluate_policy(
         env,

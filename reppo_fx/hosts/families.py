@@ -51,6 +51,9 @@ def make(task: str, *, episode_length: int | None = None, **options: Any) -> Hos
             this one.
         **options: of the family's adapter.
 
+    Returns:
+        The environment, with as many instances as the adapter makes of itself, unless `n` is among the options.
+
     Raises:
         ValueError: for an unknown family or name, with the nearest ones.
         ImportError: if the family's package is not installed.
@@ -69,6 +72,12 @@ def make(task: str, *, episode_length: int | None = None, **options: Any) -> Hos
 
 def is_host_task(task: str) -> bool:
     """Whether a task's name begins with a family of simulators.
+
+    Args:
+        task: the name.
+
+    Returns:
+        Whether `make` knows its family.
 
     >>> is_host_task("envpool:CheetahRun-v1"), is_host_task("CheetahRun")
     (True, False)

@@ -60,6 +60,9 @@ def gymnasium(
             at the end only; 0 where it is not given).
         **options: of `gymnasium.make`.
 
+    Returns:
+        The environment.
+
     Raises:
         ImportError: if gymnasium is not installed.
         ValueError: for an unknown name, actions that are neither a `Box` nor a `Discrete`, or a `VectorEnv` that
@@ -89,6 +92,9 @@ def gymnasium(
 
 def gymnasium_names() -> tuple[str, ...]:
     """Every registered environment, of whatever package has been imported.
+
+    Returns:
+        The names, in alphabetical order.
 
     Raises:
         ImportError: if gymnasium is not installed.

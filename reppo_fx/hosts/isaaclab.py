@@ -66,6 +66,9 @@ def isaaclab(
         metrics: numbers to keep besides those that it gives at every step: of `extras`, 0 where they are not given;
             of `extras["log"]`, which are of all instances together, as they were last given.
 
+    Returns:
+        The environment.
+
     Raises:
         ValueError: for an environment that loses the true successor, or an argument that does not fit it.
 

@@ -62,6 +62,9 @@ def maniskill(
         sim_backend: `"physx_cpu"`, or `"physx_cuda"` (`"physx_cuda:1"`), where all instances are one simulation.
         **options: of the task, e.g. `control_mode`, `robot_uids`, `sim_config`, `render_backend`.
 
+    Returns:
+        The environment.
+
     Raises:
         ImportError: if ManiSkill or PyTorch is not installed, or Python is newer than they are.
         ValueError: for an unknown name, with near ones; a value that is not allowed; a task that needs files which
@@ -82,6 +85,9 @@ def maniskill(
 
 def maniskill_names() -> tuple[str, ...]:
     """Every task that the installed ManiSkill registers, also those that need a download first.
+
+    Returns:
+        The names, in alphabetical order.
 
     Raises:
         ImportError: if it is not installed.

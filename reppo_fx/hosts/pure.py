@@ -24,6 +24,9 @@ def pure(env: Environment, num_envs: int) -> PureHost:
         env: for one instance, without time limit or auto-reset.
         num_envs: instances.
 
+    Returns:
+        The environment; each of its instances can be started anew by itself.
+
     >>> from reppo_fx.envs import probes
     >>> world = pure(probes.constant_reward(), 2)
     >>> world.reset(0).shape, world.step(np.zeros((2, 1))).reward.tolist()

@@ -29,8 +29,18 @@ def time_limit(
         random_first_ages: first episodes start at an age in `[0, length)` drawn at random, so that instances do not
             step in tandem.
 
+    Returns:
+        The environment with that limit; itself where the simulator's own is the same and the only one possible.
+
     Raises:
         ValueError: if the simulator's own limit is shorter, or it is longer and single instances cannot be started.
+
+    >>> from reppo_fx.envs import probes
+    >>> from reppo_fx.hosts import pure
+    >>> env = time_limit(pure(probes.constant_reward(), 1), 2)
+    >>> _ = env.reset(0)
+    >>> [env.step(np.zeros((1, 1))).truncated.tolist() for _ in range(3)]
+    [[False], [True], [False]]
     """
     if length < 1:
         raise ValueError(f"length is {length}; an episode needs at least 1 step.")
@@ -93,6 +103,25 @@ def contain_nan(
     As `envs.contain_nan`: such a step gives reward 0, `terminated`, the last good observation as successor and
     `metrics["nonfinite"]` 1, and the instance starts anew where the simulator can start single ones. Bad starts are
     drawn again, and counted in `nonfinite_resets`.
+
+    Args:
+        env: the environment.
+        limit: largest magnitude of an observation or reward that is believed.
+        tries: draws for one reset.
+
+    Returns:
+        The environment that gives nothing but what is believed.
+
+    Raises:
+        ValueError: if `limit` is not positive or `tries` is less than 1.
+
+    >>> from reppo_fx.envs import probes
+    >>> from reppo_fx.hosts import pure
+    >>> env = contain_nan(pure(probes.constant_reward(), 1), limit=0.5)  # believes nothing that is larger
+    >>> _ = env.reset(0)
+    >>> timestep = env.step(np.zeros((1, 1)))
+    >>> timestep.reward.tolist(), timestep.terminated.tolist()
+    ([0.0], [True])
     """
     if not limit > 0:
         raise ValueError(f"limit is {limit}; it must be positive (math.inf for no limit).")
@@ -223,8 +252,22 @@ def action_repeat(env: HostEnvironment, n: int) -> HostEnvironment:
     taken, metrics are means over the steps taken. An instance that ended before the last of the `n` steps is
     started anew once more, so that every episode begins with an action of its own.
 
+    Args:
+        env: the environment.
+        n: steps per action.
+
+    Returns:
+        The environment with longer steps; itself for 1.
+
     Raises:
         ValueError: if `n` is less than 1, or the simulator cannot start single instances.
+
+    >>> from reppo_fx.envs import probes
+    >>> from reppo_fx.hosts import pure
+    >>> env = action_repeat(pure(probes.constant_reward(), 2), 3)
+    >>> _ = env.reset(0)
+    >>> env.step(np.zeros((2, 1))).reward.tolist()
+    [3.0, 3.0]
     """
     if n < 1:
         raise ValueError(f"n is {n}; an action is taken at least once.")
@@ -278,6 +321,24 @@ def _added(total: HostTimeStep, timestep: HostTimeStep, over: Mask) -> HostTimeS
 def training_environment(
     env: HostEnvironment, episode_length: int, *, limit: float | int = LIMIT
 ) -> HostEnvironment:
-    """The stack that training uses: `conform`, time limit with random first ages, containment."""
+    """The stack that training uses: `conform`, time limit with random first ages, containment.
+
+    Args:
+        env: the environment.
+        episode_length: the time limit in steps, at most the simulator's own.
+        limit: largest magnitude of an observation or reward that is believed.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ValueError: as the three.
+
+    >>> from reppo_fx.envs import probes
+    >>> from reppo_fx.hosts import pure
+    >>> env = training_environment(pure(probes.constant_reward(), 2), 5)
+    >>> env.reset(0).shape, env.episode_length
+    ((2, 1), 5)
+    """
     limited = time_limit(conform(env), episode_length, random_first_ages=True)
     return contain_nan(limited, limit)

@@ -43,7 +43,13 @@ class Batch(NamedTuple):
 
 
 class Successor(NamedTuple):
-    """At the true successor: value, log-density of the next action (sampled or its mean), embedding."""
+    """At the true successor: value, log-density of the next action (sampled or its mean), embedding.
+
+    Attributes:
+        value: `V(x_{t+1})`.
+        log_prob: `log π(a_{t+1} | x_{t+1})`, or its mean over actions.
+        embedding: of the critic there.
+    """
 
     value: Float[Array, "*batch"]
     log_prob: Float[Array, "*batch"]

@@ -22,7 +22,11 @@ from .distributions import Distribution, PolicySample
 
 
 class Categorical(NamedTuple):
-    """Unnormalized log-probabilities; `−∞` rules an action out."""
+    """Unnormalized log-probabilities; `−∞` rules an action out.
+
+    Attributes:
+        logits: `[*batch, n]`.
+    """
 
     logits: Float[Array, "*batch n"]
 

@@ -45,7 +45,14 @@ class StateValue(Protocol):
 
 
 class Constraint(NamedTuple):
-    """What the multipliers are trained by: entropy and KL of a minibatch, and their targets."""
+    """What the multipliers are trained by: entropy and KL of a minibatch, and their targets.
+
+    Attributes:
+        entropy: per state, in nats.
+        kl: per state, in nats.
+        target_entropy: `H_target`.
+        kl_target: `ε`.
+    """
 
     entropy: Float[Array, "*batch"]
     kl: Float[Array, "*batch"]
@@ -130,6 +137,15 @@ def network_inputs(
     """The actor's and the critic's part of an observation, normalized; with the actor's the mask, as it is.
 
     Statistics may have a leading axis `[T]`, as those of a rollout may.
+
+    Args:
+        method: the functions.
+        hyperparameters: the floor of the variance.
+        statistics: of observations.
+        observation: as the environment gives it, any leading axes.
+
+    Returns:
+        What the actor sees, and what the critic sees.
     """
     normalize = method.normalizer.normalize
     if statistics.count.ndim:
@@ -142,7 +158,17 @@ def network_inputs(
 def policy_of(
     method: Method, actor: ActorNetwork, observation: PyTree[Array], hp: Hyperparameters
 ) -> PyTree[Array]:
-    """Parameters of the policy at normalized observations."""
+    """Parameters of the policy at normalized observations.
+
+    Args:
+        method: the functions.
+        actor: the network.
+        observation: what it sees; see `network_inputs`.
+        hp: the hyperparameters.
+
+    Returns:
+        As the distribution's functions take them, e.g. `TanhNormal` or `Categorical`.
+    """
     return method.distribution.policy(actor(observation), hp)
 
 

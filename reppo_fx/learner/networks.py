@@ -76,7 +76,11 @@ class MLP(eqx.Module):
 
 
 class Actor(eqx.Module):
-    """`num_outputs` numbers per state, from which a `Distribution` makes the policy."""
+    """`num_outputs` numbers per state, from which a `Distribution` makes the policy.
+
+    Attributes:
+        trunk: the layers.
+    """
 
     trunk: MLP
 
@@ -100,6 +104,12 @@ class CriticOutput(NamedTuple):
 
     Where it was asked about all actions at once, `outputs` have an axis of them before their own, and nothing is
     predicted.
+
+    Attributes:
+        outputs: `[*batch, outputs]`, or `[*batch, n, outputs]` of all actions.
+        embedding: `z`, which the self-prediction of the step before is trained towards.
+        predicted_embedding: of the next embedding; none without a prediction.
+        predicted_reward: of the reward; none without a prediction.
     """
 
     outputs: Float[Array, "*batch outputs"] | Float[Array, "*batch n outputs"]
@@ -109,7 +119,15 @@ class CriticOutput(NamedTuple):
 
 
 class Critic(eqx.Module):
-    """`z = encoder(x, a)`, value outputs from `head(silu(z))`, self-prediction from `predictor(silu(z))`."""
+    """`z = encoder(x, a)`, value outputs from `head(silu(z))`, self-prediction from `predictor(silu(z))`.
+
+    Attributes:
+        encoder: gives `z`, the embedding.
+        head: gives the value outputs.
+        predictor: gives the next embedding and the reward.
+        offset: of the outputs, before the factor 40; none for none.
+        trainable_offset: whether gradient steps move it.
+    """
 
     encoder: MLP
     head: MLP
@@ -153,6 +171,14 @@ class DiscreteCritic(eqx.Module):
 
     Asked about an action, it picks that one's outputs, and predicts from `predictor(silu(z), one-hot a)`; about
     none, it gives the outputs of all. They share the start offset, so that the level of all values moves as one.
+
+    Attributes:
+        encoder: gives `z`, the embedding.
+        head: gives the value outputs.
+        predictor: gives the next embedding and the reward.
+        offset: of the outputs, before the factor 40; none for none.
+        trainable_offset: whether gradient steps move it.
+        num_actions: `n`.
     """
 
     encoder: MLP
@@ -283,6 +309,21 @@ def make_networks(
 ) -> Networks:
     """The paper's networks. `make_train(..., networks=...)` takes anything with the first four arguments.
 
+    Args:
+        key: a random key.
+        shapes: what the networks see and give; both observations flat.
+        value_function: how many outputs the critic has, and where they start.
+        hyperparameters: numbers of that start.
+        actor_width: units per hidden layer of the actor.
+        actor_depth: its linear layers, the last one included.
+        critic_width: units per hidden layer of the critic, and size of its embedding.
+        critic_depths: linear layers of encoder, value head and predictor.
+        norm: `"rms"`, `"layer"` or `"none"`.
+        trainable_offset: whether the critic's start offset is trained.
+
+    Returns:
+        Actor and critic; the critic is a `DiscreteCritic` where actions are.
+
     Raises:
         ValueError: if an observation is not a single flat array; networks of your own take any.
 
@@ -291,8 +332,9 @@ def make_networks(
     >>> shapes = NetworkShapes(flat, flat, action=1, policy_outputs=2)
     >>> values = categorical_value_function(51)
     >>> hp = Hyperparameters(v_min=0.0, v_max=150.0)
-    >>> nets = make_networks(jax.random.key(0), shapes, values, hp, critic_width=64, actor_width=64)
-    >>> out = nets.critic(jnp.zeros((8, 3)), jnp.zeros((8, 1)))
+    >>> make = lambda key: make_networks(key, shapes, values, hp, critic_width=64, actor_width=64)
+    >>> look = lambda key: make(key).critic(jnp.zeros((8, 3)), jnp.zeros((8, 1)))
+    >>> out = jax.eval_shape(look, jax.random.key(0))
     >>> out.outputs.shape, out.embedding.shape
     ((8, 51), (8, 64))
     """

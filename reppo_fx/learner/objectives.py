@@ -35,7 +35,13 @@ SplitKey = Callable[[Array], tuple[Array, Array]]
 
 
 class ActorTerms(NamedTuple):
-    """Per state: the loss, the entropy estimate (usually `−log π(a|x)`), and the KL."""
+    """Per state: the loss, the entropy estimate (usually `−log π(a|x)`), and the KL.
+
+    Attributes:
+        loss: its mean over the minibatch is differentiated.
+        entropy: in nats; the temperature is trained by it.
+        kl: `KL(π_old ‖ π)`, in nats; the multiplier is trained by it.
+    """
 
     loss: Float[Array, "*batch"]
     entropy: Float[Array, "*batch"]
@@ -58,7 +64,15 @@ class ActorObjective(Protocol):
 
 
 class KLRule(NamedTuple):
-    """What the losses of `ops` take beside improvement: KL per state, `α`, `β`, `ε`, and the rule's name."""
+    """What the losses of `ops` take beside improvement: KL per state, `α`, `β`, `ε`, and the rule's name.
+
+    Attributes:
+        kl: per state.
+        temperature: `α`.
+        multiplier: `β`.
+        kl_target: `ε`.
+        kl_constraint: `"clipped"`, `"penalty"` or `"none"`.
+    """
 
     kl: Float[Array, "*batch"]
     temperature: ScalarLike
@@ -106,6 +120,11 @@ def make_objective(
 
     Returns:
         The objective.
+
+    >>> from reppo_fx import tanh_normal
+    >>> d = tanh_normal(1)
+    >>> objective = make_objective(pathwise_loss, d, exact_kl(d), "penalty")
+    >>> # train = make_train(env, config, actor_objective=objective)
     """
 
     def objective(
@@ -136,7 +155,29 @@ def pathwise_loss(
     q_value: QValue,
     rule: KLRule,
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """REPPO's: differentiate through a reparameterized action and Q."""
+    """REPPO's: differentiate through a reparameterized action and Q.
+
+    Args:
+        distribution: what the actor's outputs mean.
+        key: of the action.
+        policy: of the actor that is trained, at the minibatch.
+        batch: the minibatch.
+        q_value: `(critic_observation, action) -> Q`, the critic's parameters held constant.
+        rule: KL and its constraint.
+
+    Returns:
+        The loss and an estimate of the entropy, one per state.
+
+    >>> from reppo_fx import tanh_normal
+    >>> d = tanh_normal(1)
+    >>> policy = d.policy(jnp.zeros((5, 2)), Hyperparameters())
+    >>> batch = Batch(*(jnp.zeros((5, 1)) for _ in Batch._fields))  # this loss reads the observations alone
+    >>> q_value = lambda observation, action: -jnp.square(action[..., 0])
+    >>> rule = KLRule(jnp.zeros(5), 0.01, 0.01, 0.1, "clipped")
+    >>> run = lambda key: pathwise_loss(d, key, policy, batch, q_value, rule)
+    >>> [term.shape for term in jax.eval_shape(run, jax.random.key(0))]
+    [(5,), (5,)]
+    """
     sample = distribution.sample(key, policy)
     q_values = q_value(batch.critic_observation, sample.action)
     loss = pathwise_actor_loss(q_values, sample.log_prob, *rule, stop_gradients=False)
@@ -151,7 +192,33 @@ def expected_loss(
     q_value: QValue,
     rule: KLRule,
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """REPPO's where all actions can be listed: the exact expectation over them, and the exact entropy."""
+    """REPPO's where all actions can be listed: the exact expectation over them, and the exact entropy.
+
+    Args:
+        distribution: what the actor's outputs mean.
+        key: not used: nothing is drawn.
+        policy: of the actor that is trained, at the minibatch.
+        batch: the minibatch.
+        q_value: `(critic_observation, action) -> Q`, the critic's parameters held constant; without an
+            action, those of all.
+        rule: KL and its constraint.
+
+    Returns:
+        The loss and the entropy, one per state.
+
+    Raises:
+        ValueError: if the distribution does not list its actions.
+
+    >>> from reppo_fx import categorical
+    >>> d = categorical(3)
+    >>> policy = d.policy(jnp.zeros((5, 3)), Hyperparameters())
+    >>> batch = Batch(*(jnp.zeros((5, 1)) for _ in Batch._fields))  # this loss reads the observations alone
+    >>> q_value = lambda observation, action: jnp.zeros((5, 3))
+    >>> rule = KLRule(jnp.zeros(5), 0.01, 0.01, 0.1, "clipped")
+    >>> run = lambda key: expected_loss(d, key, policy, batch, q_value, rule)
+    >>> [term.shape for term in jax.eval_shape(run, jax.random.key(0))]
+    [(5,), (5,)]
+    """
     if distribution.logits is None:
         raise ValueError(
             "this objective needs a distribution that lists its actions (logits), as categorical does."
@@ -169,7 +236,29 @@ def score_loss(
     q_value: QValue,
     rule: KLRule,
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """Score function with Q: the advantage is Q less the mean Q of other samples at the same state."""
+    """Score function with Q: the advantage is Q less the mean Q of other samples at the same state.
+
+    Args:
+        distribution: what the actor's outputs mean.
+        key: of the action and of the baseline's actions.
+        policy: of the actor that is trained, at the minibatch.
+        batch: the minibatch.
+        q_value: `(critic_observation, action) -> Q`, the critic's parameters held constant.
+        rule: KL and its constraint.
+
+    Returns:
+        The loss and an estimate of the entropy, one per state.
+
+    >>> from reppo_fx import tanh_normal
+    >>> d = tanh_normal(1)
+    >>> policy = d.policy(jnp.zeros((5, 2)), Hyperparameters())
+    >>> batch = Batch(*(jnp.zeros((5, 1)) for _ in Batch._fields))  # this loss reads the observations alone
+    >>> q_value = lambda observation, action: -jnp.square(action[..., 0])
+    >>> rule = KLRule(jnp.zeros(5), 0.01, 0.01, 0.1, "clipped")
+    >>> run = lambda key: score_loss(d, key, policy, batch, q_value, rule)
+    >>> [term.shape for term in jax.eval_shape(run, jax.random.key(0))]
+    [(5,), (5,)]
+    """
     sample_key, baseline_key = jax.random.split(key)
     sample = jax.lax.stop_gradient(distribution.sample(sample_key, policy))
 
@@ -191,7 +280,33 @@ def gae_loss(
     q_value: QValue,
     rule: KLRule,
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-    """Score function with GAE on the actions taken, weighted by how much likelier they have become."""
+    """Score function with GAE on the actions taken, weighted by how much likelier they have become.
+
+    Args:
+        distribution: what the actor's outputs mean.
+        key: of the entropy's sample.
+        policy: of the actor that is trained, at the minibatch.
+        batch: the minibatch.
+        q_value: `(critic_observation, action) -> Q`, the critic's parameters held constant; not used.
+        rule: KL and its constraint.
+
+    Returns:
+        The loss and an estimate of the entropy, one per state.
+
+    Raises:
+        ValueError: if the batch has no advantages.
+
+    >>> from reppo_fx import tanh_normal
+    >>> d = tanh_normal(1)
+    >>> policy = d.policy(jnp.zeros((5, 2)), Hyperparameters())
+    >>> batch = Batch(*(jnp.zeros((5, 1)) for _ in Batch._fields))
+    >>> batch = batch._replace(old_policy=policy, advantage=jnp.arange(5.0))
+    >>> q_value = lambda observation, action: jnp.zeros(5)
+    >>> rule = KLRule(jnp.zeros(5), 0.01, 0.01, 0.1, "clipped")
+    >>> run = lambda key: gae_loss(d, key, policy, batch, q_value, rule)
+    >>> [term.shape for term in jax.eval_shape(run, jax.random.key(0))]
+    [(5,), (5,)]
+    """
     del q_value
     if batch.advantage is None:
         raise ValueError(
@@ -213,12 +328,41 @@ def _standardize(x: Array) -> Array:
 
 
 def exact_kl(distribution: Distribution) -> KLEstimator:
-    """Closed form: no noise, and cheap. The choice wherever the distribution has one."""
+    """Closed form: no noise, and cheap. The choice wherever the distribution has one.
+
+    Args:
+        distribution: what the actor's outputs mean.
+
+    Returns:
+        `(key, old policy, new policy) -> KL`, one per state; the key is not used.
+
+    >>> from reppo_fx import tanh_normal
+    >>> d = tanh_normal(1)
+    >>> old, new = (d.policy(jnp.array([[mean, 0.0]]), Hyperparameters(min_std=0.0)) for mean in (0.0, 1.0))
+    >>> print(exact_kl(d)(jax.random.key(0), old, new))  # half the squared distance of the means
+    [0.5]
+    """
     return lambda key, old, new: distribution.kl(old, new)
 
 
 def sampled_kl(
     distribution: Distribution, num_samples: int, clip: float | None = None
 ) -> KLEstimator:
-    """From samples of the old policy, as in the published code; all that a policy without a closed form has."""
+    """From samples of the old policy, as in the published code; all that a policy without a closed form has.
+
+    Args:
+        distribution: what the actor's outputs mean.
+        num_samples: actions of the old policy, per state.
+        clip: the new density is taken at actions clipped to this magnitude, as the published code does it; none:
+            where they are.
+
+    Returns:
+        `(key, old policy, new policy) -> KL`, one per state.
+
+    >>> from reppo_fx import tanh_normal
+    >>> d = tanh_normal(1)
+    >>> old, new = (d.policy(jnp.array([[mean, 0.0]]), Hyperparameters(min_std=0.0)) for mean in (0.0, 1.0))
+    >>> jax.eval_shape(sampled_kl(d, 16), jax.random.key(0), old, new).shape
+    (1,)
+    """
     return functools.partial(distribution.kl_sampled, num_samples=num_samples, clip=clip)

@@ -37,6 +37,11 @@ class Rollout(NamedTuple):
     """A batch of transitions, with the statistics that `x_t` and `x_{t+1}` are normalized by.
 
     The statistics have a leading axis `[T]` where they change at every step, else none.
+
+    Attributes:
+        transitions: `[T, num_envs, ...]`.
+        statistics: for `x_t`.
+        next_statistics: for `x_{t+1}`.
     """
 
     transitions: Transition

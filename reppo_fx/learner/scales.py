@@ -77,7 +77,23 @@ ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scal
 def by_return(
     statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
 ) -> Scalar:
-    """`s = max |R| / v_max`: the largest return so far is the end of the support."""
+    """`s = max |R| / v_max`: the largest return so far is the end of the support.
+
+    Args:
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets; not used.
+        hyperparameters: the support.
+
+    Returns:
+        `s`; 0 as long as all returns were 0.
+
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> print(by_return(statistics, TargetStatistics(zero, zero, zero), hp))
+    3.0
+    """
     del targets
     return statistics.largest_return / _end(hyperparameters)
 
@@ -87,7 +103,22 @@ def by_spread(
 ) -> Scalar:
     """`s = max( sqrt(Var R), max |R| / v_max )`: returns of spread 1, unless the support is too small for them.
 
+    Args:
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets; not used.
+        hyperparameters: the support.
+
+    Returns:
+        `s`; 0 as long as all returns were 0.
+
     Source: SimbaV2 (arXiv 2502.15280), section 4.2; its support is [−5, 5].
+
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> print(by_spread(statistics, TargetStatistics(zero, zero, zero), hp))
+    15.0
     """
     largest = by_return(statistics, targets, hyperparameters)
     return jnp.maximum(jnp.sqrt(statistics.seen.var), largest)
@@ -101,7 +132,22 @@ def by_reward(
     Settles with the first large reward, long before returns are large; returns then use a part of the support that
     depends on the task.
 
+    Args:
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets; not used.
+        hyperparameters: the support and the discount.
+
+    Returns:
+        `s`; 0 as long as all rewards were 0.
+
     Source: REPPO (arXiv 2507.11019), its rule for `v_max`.
+
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> print(by_reward(statistics, TargetStatistics(zero, zero, zero), hp).round(3))
+    1.0
     """
     del targets
     horizon = 1.0 / jnp.maximum(1.0 - hyperparameters.discount, 1e-6)
@@ -115,6 +161,21 @@ def by_target(
 
     The only rule that holds the entropy's part of the values, and that shrinks again; the first iteration goes by
     returns.
+
+    Args:
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets.
+        hyperparameters: the support.
+
+    Returns:
+        `s`, in the environment's unit.
+
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> print(by_target(statistics, TargetStatistics(zero + 20.0, zero + 500.0, zero + 0.05), hp))
+    5.0
     """
     spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
     s = (jnp.abs(targets.mean) + 3.0 * spread) / _end(hyperparameters)

@@ -76,7 +76,18 @@ class TrainState(NamedTuple):
 
 
 class KeyStreams(NamedTuple):
-    """One independent key for every consumer of a state's key; nothing else may be drawn from it."""
+    """One independent key for every consumer of a state's key; nothing else may be drawn from it.
+
+    Attributes:
+        collect: actions while collecting.
+        targets: actions at the successors.
+        update: shuffles, and what minibatches draw.
+        following: the state's next key.
+        evaluate: starts of evaluation episodes.
+        advantages: actions for the values that advantages are measured from.
+        world: starts of a simulator that is a program.
+        noise: the first of a noise that lasts for several steps.
+    """
 
     collect: Array
     targets: Array
@@ -90,6 +101,12 @@ class KeyStreams(NamedTuple):
 
 def key_streams(key: Array) -> KeyStreams:
     """Split a state's key by use.
+
+    Args:
+        key: of a state, `state.key`.
+
+    Returns:
+        One key for each use.
 
     >>> streams = key_streams(jax.random.key(0))
     >>> len({str(jax.random.key_data(stream)) for stream in streams})

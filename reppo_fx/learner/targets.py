@@ -174,6 +174,9 @@ def value_of(
         key: for actions, where they are sampled.
         inputs: the actor's and the critic's part, normalized.
         num_samples: of these; `config.num_value_samples` unless said otherwise.
+
+    Returns:
+        Value, log-density and embedding, one per state.
     """
     return method.state_value(
         method, state, key, inputs, num_samples or method.config.num_value_samples
@@ -187,7 +190,18 @@ def sampled_value(
     inputs: tuple[PyTree[Array], PyTree[Array]],
     num_samples: int,
 ) -> Successor:
-    """`V(x) = mean_k Q(x, a_k)`, `a_k ~ π(·|x)`; log-densities averaged alike, the embedding at the first one."""
+    """`V(x) = mean_k Q(x, a_k)`, `a_k ~ π(·|x)`; log-densities averaged alike, the embedding at the first one.
+
+    Args:
+        method: the functions.
+        state: of the learner.
+        key: of the actions.
+        inputs: the actor's and the critic's part of the states, normalized.
+        num_samples: actions per state.
+
+    Returns:
+        Value, log-density and embedding, one per state.
+    """
     networks, hp = state.learner.networks, state.hyperparameters
     actor_part, critic_part = inputs
     policy = policy_of(method, networks.actor, actor_part, hp)
@@ -213,7 +227,18 @@ def expected_value(
     inputs: tuple[PyTree[Array], PyTree[Array]],
     num_samples: int,
 ) -> Successor:
-    """`V(x) = Σ_a π(a|x) Q(x, a)` and `Σ_a π log π`, exact: where the distribution lists its actions."""
+    """`V(x) = Σ_a π(a|x) Q(x, a)` and `Σ_a π log π`, exact: where the distribution lists its actions.
+
+    Args:
+        method: the functions.
+        state: of the learner.
+        key: not used: nothing is drawn.
+        inputs: the actor's and the critic's part of the states, normalized.
+        num_samples: not used.
+
+    Returns:
+        Value, `Σ_a π log π` and embedding, one per state.
+    """
     del key, num_samples
     networks, hp = state.learner.networks, state.hyperparameters
     actor_part, critic_part = inputs

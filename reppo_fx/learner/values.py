@@ -86,6 +86,16 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
 
     The default: it needs a support that holds the values. `squared_value_function` needs none, and its gradients
     grow with the values; `scaled_value_function` makes a support fit any scale of reward.
+
+    Args:
+        num_bins: centres on the support, its ends included; 2 or more.
+
+    Returns:
+        The bundle; it has no state of its own.
+
+    >>> values, hp = categorical_value_function(101), Hyperparameters(v_min=0.0, v_max=100.0)
+    >>> print(values.value(jnp.zeros((2, 101)), hp, ()))  # all bins alike: the middle
+    [50. 50.]
     """
 
     def support(hp: Hyperparameters) -> Float[Array, " bins"]:
@@ -117,7 +127,17 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
 
 
 def squared_value_function() -> ValueFunction:
-    """Scalar critic with squared error: the ablation without HL-Gauss."""
+    """Scalar critic with squared error: the ablation without HL-Gauss.
+
+    Returns:
+        The bundle; it has no state of its own.
+
+    >>> values, hp = squared_value_function(), Hyperparameters()
+    >>> outputs = jnp.array([[1.0], [2.0]])
+    >>> labels = values.labels(jnp.array([1.0, 4.0]), hp, ())
+    >>> print(values.value(outputs, hp, ()), values.loss(outputs, labels))
+    [1. 2.] [0. 4.]
+    """
     return ValueFunction(
         num_outputs=1,
         offset=lambda hp: None,

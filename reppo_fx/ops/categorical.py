@@ -17,7 +17,12 @@ from ._numerics import shifted_logits, weighted, widened
 
 
 class CategoricalSample(NamedTuple):
-    """One draw: the action's number, and its log-probability in nats."""
+    """One draw: the action's number, and its log-probability in nats.
+
+    Attributes:
+        action: `[*batch]`, int32.
+        log_prob: `log π(a)`, `[*batch]`.
+    """
 
     action: Int[Array, "*batch"]
     log_prob: Float[Array, "*batch"]

@@ -14,14 +14,24 @@ from ._numerics import constant, widened
 
 
 class DualParams(NamedTuple):
-    """`log α` and `log β`."""
+    """`log α` and `log β`.
+
+    Attributes:
+        log_temperature: `log α`.
+        log_multiplier: `log β`.
+    """
 
     log_temperature: Float[Array, ""]
     log_multiplier: Float[Array, ""]
 
 
 class Duals(NamedTuple):
-    """Multipliers with the state of their optimizer."""
+    """Multipliers with the state of their optimizer.
+
+    Attributes:
+        params: the logarithms of both.
+        opt_state: of their optimizer.
+    """
 
     params: DualParams
     opt_state: optax.OptState

@@ -19,6 +19,12 @@ class RunningStatistics(NamedTuple):
     exactly, and 2²⁴ + 1 is 2²⁴ again: what the last sum could not hold waits in `count_rest` for the next one
     (Kahan), so that no row is lost. Without a `count_rest`, which is never so after
     `statistics_init`, the count is a plain sum.
+
+    Attributes:
+        mean: as one observation.
+        var: as one observation; 0 for what never changed.
+        count: rows.
+        count_rest: what the last sum of them could not hold.
     """
 
     mean: PyTree[Float[Array, "..."]]

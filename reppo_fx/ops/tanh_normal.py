@@ -26,7 +26,13 @@ Scale = ScalarLike | Float[Array, " d"]
 
 
 class TanhNormalSample(NamedTuple):
-    """One draw: the action, the `u` it came from, and its log-density in nats."""
+    """One draw: the action, the `u` it came from, and its log-density in nats.
+
+    Attributes:
+        action: `a = c · tanh(u)`, `[*batch, d]`.
+        pre_tanh: `u`, `[*batch, d]`; a log-density from it loses no digits near the ends.
+        log_prob: `log π(a)`, `[*batch]`.
+    """
 
     action: Float[Array, "*batch d"]
     pre_tanh: Float[Array, "*batch d"]
@@ -160,6 +166,9 @@ def tanh_normal_mode(
     Args:
         mean: mean of `u`.
         scale: `c`, positive; one number or one per dimension.
+
+    Returns:
+        The action, `[*batch, d]`.
 
     Raises:
         ValueError: if `scale` is not positive or of another shape.

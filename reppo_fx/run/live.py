@@ -86,6 +86,9 @@ def train_live(
         on_evaluation: called with the `Progress` of every evaluation, for any logger; see `run_to_folder`.
         console: where to show progress; standard output if not given.
 
+    Returns:
+        The runs, their policies and the folder; a picture in a notebook.
+
     Raises:
         ValueError: as `run_to_folder`, or if a config is given beside a train that has its own.
         KeyboardInterrupt: where there is nothing to give back yet: while it compiles, or before the first save.

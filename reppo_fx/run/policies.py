@@ -94,6 +94,9 @@ def load_policies(folder: str | Path, best: bool = False) -> Policy:
             one. (The checkpoint that is kept as the best is that of all members at the evaluation where the best
             setting's mean was highest.)
 
+    Returns:
+        The policies; `policies[member]`, or `jax.vmap` over them.
+
     Raises:
         ValueError: if the folder holds no run, or its policy file does not fit its config.
     """
@@ -142,6 +145,9 @@ def score_of(folder: Path, plan: Plan, member: int, best: bool) -> PolicyScore:
 
 def load_policy(folder: str | Path, seed: int = 0, setting: int = 0, best: bool = False) -> Policy:
     """One policy from a run: `observation -> action`, any leading axes.
+
+    Returns:
+        The policy.
 
     >>> # policy = load_policy("runs/CartpoleBalance")
     >>> # action = policy(observation)

@@ -111,6 +111,12 @@ def is_run(folder: Path) -> bool:
 def read_config(folder: Path) -> dict[str, Any]:
     """Read `config.json` back.
 
+    Args:
+        folder: of the run.
+
+    Returns:
+        What the run was asked for, and where it ran; see the file.
+
     Raises:
         ValueError: if the folder holds no run, one of another version, or the file is not as it was written.
     """

@@ -151,7 +151,16 @@ def exploit_and_explore(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Population:
-    """`population(key) -> (state, metrics)`, and the steps it is made of. Build with `make_population`."""
+    """`population(key) -> (state, metrics)`, and the steps it is made of. Build with `make_population`.
+
+    Attributes:
+        train: what members are trained with.
+        space: which hyperparameters evolve, and within which bounds.
+        num_members: size of the population.
+        base: values of all other hyperparameters.
+        fraction: share of members that are replaced each time.
+        mesh: devices that members are laid over; none: one.
+    """
 
     train: Train
     space: Mapping[str, Distribution]

@@ -29,7 +29,14 @@ ROWS_SHOWN = 20
 
 
 class Best(NamedTuple):
-    """The index of the best setting, its values, its mean score, and the index of its best seed."""
+    """The index of the best setting, its values, its mean score, and the index of its best seed.
+
+    Attributes:
+        setting: counts along the first axis of the runs.
+        hyperparameters: of that setting.
+        score: its mean over seeds.
+        seed: counts along the second axis.
+    """
 
     setting: int
     hyperparameters: Hyperparameters

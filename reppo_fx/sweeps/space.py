@@ -81,6 +81,13 @@ Distribution = LogUniform | Uniform | Choice
 def log_uniform(low: ScalarLike, high: ScalarLike) -> LogUniform:
     """A distribution for `sample`: uniform in the logarithm on `[low, high]`.
 
+    Args:
+        low: lowest value.
+        high: highest value.
+
+    Returns:
+        The distribution.
+
     Raises:
         ValueError: unless `0 < low < high`, both finite numbers.
 
@@ -95,6 +102,13 @@ def log_uniform(low: ScalarLike, high: ScalarLike) -> LogUniform:
 
 def uniform(low: ScalarLike, high: ScalarLike) -> Uniform:
     """A distribution for `sample`: uniform on `[low, high]`.
+
+    Args:
+        low: lowest value.
+        high: highest value.
+
+    Returns:
+        The distribution.
 
     Raises:
         ValueError: unless `low < high`, both finite numbers, and their difference too.
@@ -113,6 +127,12 @@ def uniform(low: ScalarLike, high: ScalarLike) -> Uniform:
 
 def choice(options: Iterable[ScalarLike]) -> Choice:
     """A distribution for `sample`: one of the options, all equally likely.
+
+    Args:
+        options: numbers, at least one.
+
+    Returns:
+        The distribution.
 
     Raises:
         ValueError: for an empty list, what is no number, or the same option twice.

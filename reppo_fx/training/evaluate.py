@@ -146,6 +146,9 @@ def evaluate(method: Method, env: Environment, state: TrainState) -> Episodes:
         env: for one instance, without time limit or auto-reset; its `episode_length` is the limit.
         state: of the run.
 
+    Returns:
+        What each episode came to, `[num_eval_envs]`.
+
     Raises:
         ValueError: if neither the config nor the environment says how long an episode is.
     """

@@ -104,5 +104,8 @@ def train_iteration(
         method: the functions.
         env: a batched environment that resets itself.
         state: from `init_state` or the last iteration.
+
+    Returns:
+        The new state, and what a person looks at.
     """
     return learn(method, *collect(method, env, state))

@@ -79,6 +79,9 @@ def make_policy(method: Method, state: TrainState) -> Policy:
     Args:
         method: the functions; what `make_train` gives is one.
         state: of the run.
+
+    Returns:
+        The policy: arrays and functions, `observation -> action`.
     """
     return Policy(
         actor=state.learner.networks.actor,

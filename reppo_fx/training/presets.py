@@ -105,6 +105,9 @@ def horizon_discount(
         lowest: of what is given back.
         highest: of it, for episodes of thousands of steps.
 
+    Returns:
+        `γ`.
+
     Raises:
         ValueError: if the length is below 1, or the bounds are not in order within [0, 1].
 

@@ -107,6 +107,9 @@ def export_run(
         setting: counts as in `metrics.csv`.
         out: the file; in the run's folder, named by what it is, if not given.
 
+    Returns:
+        Where it was written.
+
     Raises:
         ValueError: as `load_policy` and `export_policy`.
     """

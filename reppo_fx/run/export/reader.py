@@ -12,7 +12,17 @@ import numpy as np
 
 
 def read_policy(path: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The policy, `observation -> action` with its range and limit applied, and what the file says of itself."""
+    """The policy, `observation -> action` with its range and limit applied, and what the file says of itself.
+
+    Args:
+        path: of the `.npz`.
+
+    Returns:
+        `act(observation, mask=None) -> action`, and the facts, a dict.
+
+    Raises:
+        ValueError: if the file is of another version of the format.
+    """
     data = dict(np.load(path, allow_pickle=False))
     facts = json.loads(str(data["metadata"]))
     if facts["format_version"] != 1:
