@@ -90,6 +90,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Every choice of the original code, spelled out, so that it stays when a default changes.
     "authors": (Config(**original.CHOICES), Hyperparameters()),
 }
+"""Named pairs of settings; `PURPOSES` says what each is for, and `preset` gives one with changes."""
 
 
 def horizon_discount(
