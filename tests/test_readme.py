@@ -1,5 +1,5 @@
-"""The Python snippets of README and of the pages on sweeps, the command lines of README and pages, and the notebooks
-run as they stand, on a probe instead of the simulator and in small sizes. Other pages: test_docs.py."""
+"""The Python snippets of README and of the pages on sweeps, the command lines of README and pages, and the
+notebooks run as they stand, on a probe instead of the simulator and in small sizes. Other pages: test_docs.py."""
 
 import dataclasses
 import json

@@ -8,7 +8,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
 NAME = re.compile(r"(?:rx|reppo_fx)\.((?:\w+\.)*\w+)(?:\(\))?")
-MODULES = {"envs", "hosts", "run", "ops", "envs.probes", "run.statistics"}
+MODULES = {"envs", "hosts", "run", "ops", "envs.probes"}
 
 
 class LinkNames(SphinxTransform):
