@@ -11,7 +11,7 @@ from ..settings import Config, Hyperparameters
 from . import original
 
 # What one would choose on paper: exact KL, one set of statistics per iteration, multipliers with an optimizer
-# of their own, independent noise, nothing masked. It has not been shown to learn better: docs/differences.md has figures.
+# of their own, independent noise, nothing masked. It has not been shown to learn better: see docs/differences.md.
 CLEANER: dict[str, Any] = {
     "kl_estimator": "exact",
     "statistics": "iteration",
