@@ -55,7 +55,7 @@ def entry(path: str, module: ModuleType, name: str) -> Iterator[str]:
     """The directive that documents one name, in MyST."""
     value = getattr(module, name)
     yield "```{eval-rst}"
-    if inspect.isclass(value):
+    if inspect.isclass(value) and value.__name__ == name:  # and no alias of one
         yield f".. autoclass:: {path}.{name}"
         yield "   :members:"
         yield "   :special-members: __call__"

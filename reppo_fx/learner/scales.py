@@ -15,6 +15,7 @@ from .rollout import Transition
 from .values import ValueFunction
 
 Scalar = Float[Array, ""]
+"""One number."""
 
 
 class ReturnStatistics(NamedTuple):
