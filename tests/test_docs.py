@@ -27,18 +27,32 @@ def blocks(page, marks):
     return [code for mark, language, code in found if language == "python" and mark in marks]
 
 
+def run(page, marks):
+    """The blocks one after the other, as a reader would."""
+    scope = {}
+    for number, code in enumerate(blocks(page, marks)):
+        exec(compile(code, f"{page.name}, block {number + 1}", "exec"), scope)
+    return scope
+
+
 RUN = [page for page in PAGES if blocks(page, [""])]
+# Those on sweeps and devices, with fewer members: test_readme.py.
+SLOW = [page for page in PAGES if blocks(page, ["slow"]) and page.stem not in ("sweeps", "devices")]
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_page_runs_from_top_to_bottom(small, page, capsys):  # noqa: F811
-    scope = {}
-    for number, code in enumerate(blocks(page, [""])):
-        exec(compile(code, f"{page.name}, block {number + 1}", "exec"), scope)
-    if page.stem == "debug":
-        assert "of the targets are outside of what the critic can hold" in capsys.readouterr().out
+def test_page_runs_from_top_to_bottom(small, page):  # noqa: F811
+    scope = run(page, [""])
     if page.stem == "gymnasium":
         assert scope["policy"](scope["jax"].numpy.zeros(3)).shape == (1,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", SLOW, ids=lambda page: page.stem)
+def test_page_with_its_long_blocks_runs(small, page, capsys):  # noqa: F811
+    run(page, ["", "slow"])
+    if page.stem == "debug":
+        assert "of the targets are outside of what the critic can hold" in capsys.readouterr().out
 
 
 def resolve(node):
