@@ -36,20 +36,6 @@ napoleon_custom_sections = [("Source", "returns_style"), ("Warns", "returns_styl
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-# Shapes as written, `Float[Array, "T *batch"]`: a name that stands for itself keeps autodoc from evaluating it.
-AS_WRITTEN = (
-    "Array",
-    "Bool",
-    "Float",
-    "Int",
-    "Key",
-    "NDArray",
-    "PyTree",
-    "ScalarLike",
-    "Shaped",
-    "Value",
-)
-autodoc_type_aliases = {name: name for name in AS_WRITTEN}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 90
@@ -69,10 +55,8 @@ nitpick_ignore_regex = [
             *("pandas", "pathlib", "rich", "types", "typing"),
         )
     ),
-    (
-        r"py:.*",
-        r"Array|PyTree|Float|Bool|Int|UInt8|Key|ScalarLike|ArrayLike|NDArray|ndarray|Path|T",
-    ),
+    (r"py:.*", r"Array|ArrayLike|Bool|DTypeLike|Float|Int|Key|NDArray|PyTree|ScalarLike|UInt8"),
+    (r"py:.*", r"Console|Mesh|ModuleType|Path|T|ndarray"),
 ]
 
 html_theme = "furo"

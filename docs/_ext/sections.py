@@ -1,9 +1,11 @@
-"""Google style as this package writes it: equations in lines of their own, no types before a colon in Returns."""
+"""Docstrings as this package writes them: equations in lines of their own, no types before a colon in Returns, and
+annotations as they stand in the code (`Float[Array, "T *batch"]`, not what they evaluate to)."""
 
 import re
 
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon.docstring import GoogleDocstring
+from sphinx.util import inspect
 
 EQUATION = re.compile(r"`[^`]+`[.,]?")
 
@@ -38,8 +40,13 @@ def set_equations(
     lines[:] = "\n\n".join(paragraphs).split("\n")
 
 
+def _not_evaluated(aliases: object) -> None:
+    raise TypeError("autodoc then takes annotations as they are")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Napoleon makes its parser by name: the two methods are replaced in it."""
+    """Napoleon makes its parser by name: the two methods are replaced in it. Autodoc has no such setting either."""
+    inspect.TypeAliasNamespace = _not_evaluated
     for name in ("_consume_returns_section", "_consume_inline_attribute"):
         setattr(GoogleDocstring, name, vars(_AsWritten)[name])
     app.connect("autodoc-process-docstring", set_equations, priority=400)

@@ -19,6 +19,7 @@ Physics = dict[str, Array]
 """The entries of a model that differ between instances, by their path."""
 
 Randomizer = Callable[[Array], Model] | Callable[[Model, Array], tuple[Model, Any]]
+"""`key -> model`, or `(model, keys [n]) -> (models [n], in_axes)`."""
 
 
 class RandomizedState(NamedTuple):
