@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -117,14 +118,29 @@ def internal_modules(env: BuildEnvironment) -> Iterator[str]:
 def skip_fields(
     app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
 ) -> bool | None:
-    """Fields of a NamedTuple are told under Attributes."""
-    return True if type(value).__name__ == "_tuplegetter" else None
+    """Fields are told under Attributes; a dataclass's that holds a function is no method."""
+    is_field = inspect.isfunction(value) and value.__qualname__ == value.__name__
+    return True if is_field or type(value).__name__ == "_tuplegetter" else None
+
+
+def name_functions(
+    app: Sphinx,
+    what: str,
+    name: str,
+    value: object,
+    options: object,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str | None, str | None]:
+    """A default that is a function is shown by its name."""
+    return signature and re.sub(r"<function (\w+)[^>]*>", r"\1", signature), returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect."""
     app.add_directive("public", Public)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-signature", name_functions)
     app.connect("missing-reference", find_public)
     app.connect("env-check-consistency", check_all_documented)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
