@@ -119,8 +119,9 @@ def skip_fields(
     app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
 ) -> bool | None:
     """Fields are told under Attributes; a dataclass's that holds a function is no method."""
-    is_field = inspect.isfunction(value) and value.__qualname__ == value.__name__
-    return True if is_field or type(value).__name__ == "_tuplegetter" else None
+    is_function = inspect.isfunction(value) and value.__qualname__ == value.__name__
+    is_field = what == "class" and (is_function or type(value).__name__ == "_tuplegetter")
+    return True if is_field else None
 
 
 def name_functions(
