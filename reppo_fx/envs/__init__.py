@@ -87,6 +87,7 @@ FAMILIES = (
     _Family("Brax", brax_names, brax, "brax", "brax", load_brax),
     _Family("gymnax", gymnax_names, gymnax, "gymnax", "gymnax"),
 )
+"""The packages that `make` knows tasks of, in the order in which it asks them."""
 
 
 def make(task: str | Task | GymnaxTask | Environment) -> Environment:

@@ -15,8 +15,11 @@ from ._replaced import replaced
 from .base import Environment, TimeStep
 
 Model = Any  # Playground's `mjx.Model`, Brax's `System`: a PyTree of arrays
-Physics = dict[str, Array]  # the entries of a model that differ between instances, by their path
+Physics = dict[str, Array]
+"""The entries of a model that differ between instances, by their path."""
+
 Randomizer = Callable[[Array], Model] | Callable[[Model, Array], tuple[Model, Any]]
+"""`key -> model`, or `(model, keys [n]) -> (models [n], in_axes)`."""
 
 
 class RandomizedState(NamedTuple):

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-# Whatever an environment needs to remember, and what it shows: arrays in any containers.
 State: TypeAlias = PyTree
+"""Whatever an environment needs to remember: arrays in any containers."""
+
 Observation: TypeAlias = PyTree
+"""What an environment shows: arrays in any containers."""
 
 
 class TimeStep(NamedTuple):

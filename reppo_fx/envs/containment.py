@@ -18,10 +18,12 @@ from .conform import standard_timestep
 # Far above what any task shows or pays (contact forces reach 1e5), and still harmless: its square, 1e12, can be
 # added up in float32 for as long as one likes, while 1e20 squared is infinite.
 LIMIT = 1e6
+"""Observations and rewards beyond this magnitude are failures of the simulator, unless said otherwise."""
 COUNTERS = ("nonfinite", "nonfinite_resets")
 """Metrics that count failures: added up, never averaged, and not the simulator's own."""
 # With every second reset bad, one start in a thousand is still bad after so many.
 RESET_TRIES = 10
+"""How often a bad start is drawn again."""
 
 
 class ContainState(NamedTuple):

@@ -17,6 +17,7 @@ Actions: TypeAlias = Float[np.ndarray, "n d"] | Int[np.ndarray, " n"]
 """Of all instances: `[num_envs, d]` in [−1, 1], or `[num_envs]` whole numbers where they are discrete."""
 
 ActionBounds: TypeAlias = tuple[tuple[float | None, ...], tuple[float | None, ...]]
+"""What −1 and 1 become, `(low, high)`; none for entries without both bounds."""
 
 
 class SimulatorError(RuntimeError):

@@ -40,6 +40,7 @@ FAMILIES: dict[str, Family] = {
         "ManiSkill", maniskill, maniskill_names, lambda name: True, "episode_length"
     ),
 }
+"""Simulators by the word before the colon: `envpool:CheetahRun-v1`."""
 
 
 def make(task: str, *, episode_length: int | None = None, **options: Any) -> HostEnvironment:

@@ -19,6 +19,7 @@ from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_b
 
 DEFAULT_SIZE = 8
 Success = Literal["terminate", "truncate", "continue"]
+"""What becomes of an episode that has succeeded."""
 BACKEND = re.compile(r"physx_(cpu|cuda(:\d+)?)")
 # What `info` says besides a task's own numbers.
 BOOKKEEPING = ("elapsed_steps", "reconfigure")

@@ -14,13 +14,18 @@ from .distributions import Distribution
 
 Behave = Callable[[Distribution, PyTree[Array], Hyperparameters], PyTree[Array]]
 Start = Callable[[Array, Distribution, int], PyTree[Array]]
+"""`(key, distribution, num_envs) -> noise`."""
+
 Act = Callable[
     [Array, Distribution, PyTree[Array], PyTree[Array], Hyperparameters],
     tuple[PyTree[Array], PyTree[Array]],
 ]
+"""`(key, distribution, policy, noise, hyperparameters) -> (action, noise)`."""
+
 Weights = Callable[
     [Distribution, PyTree[Array], PyTree[Array], Hyperparameters], Float[Array, "*batch"] | None
 ]
+"""`(distribution, policy, actions, hyperparameters) -> c`, or none."""
 
 
 class Exploration(NamedTuple):

@@ -25,7 +25,11 @@ from .state import KeyStreams, LearnerState, TrainState
 from .values import ValueFunction
 
 MakeOptimizer = Callable[[Hyperparameters, Config], optax.GradientTransformation]
+"""`(hyperparameters, config) -> optimizer`, built inside the trace."""
+
 Part = Callable[[PyTree[Array]], PyTree[Array]]
+"""`observation -> the part of it that a network sees`."""
+
 AddMask = Callable[[PyTree[Array], PyTree[ArrayLike]], PyTree[Array]]
 """`(actor's part, normalized; whole observation as the environment gives it) -> what the actor sees`."""
 

@@ -30,8 +30,13 @@ from .networks import ActorNetwork
 NUM_BASELINE_SAMPLES = 4
 
 QValue = Callable[[PyTree[Array], PyTree[Array]], Array]
+"""`(critic observation, action or none) -> Q`, the critic constant."""
+
 KLEstimator = Callable[[Array, PyTree[Array], PyTree[Array]], Float[Array, "*batch"]]
+"""`(key, old policy, new policy) -> KL` per state."""
+
 SplitKey = Callable[[Array], tuple[Array, Array]]
+"""One key into that of the actions and that of the KL's samples."""
 
 
 class ActorTerms(NamedTuple):

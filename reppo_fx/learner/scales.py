@@ -15,6 +15,7 @@ from .rollout import Transition
 from .values import ValueFunction
 
 Scalar = Float[Array, ""]
+"""One number."""
 
 
 class ReturnStatistics(NamedTuple):
@@ -72,6 +73,7 @@ class Scaled(NamedTuple):
 TARGET_RATE = 0.05
 
 ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
+"""`(statistics of returns, of targets, hyperparameters) -> s`."""
 
 
 def by_return(

@@ -23,6 +23,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 Scale = ScalarLike | Float[Array, " d"]
+"""The range of actions: one number, or one for each entry."""
 
 
 class TanhNormalSample(NamedTuple):

@@ -16,6 +16,8 @@ from .plan import Plan, label_text
 from .table import Evaluation
 
 OnEvaluation = Callable[[Progress], object]
+"""Called with the `Progress` of every evaluation."""
+
 LONGEST_LABEL = 100
 
 

@@ -18,6 +18,7 @@ from .durable import write_whole
 DESCRIPTION, ARRAYS, SEAL = "reppo_fx.json", "state", "seal.json"
 Leaves = dict[str, NDArray[Any]]
 Record = dict[str, Any]
+"""What goes into a file as JSON."""
 
 
 def is_complete(folder: Path) -> bool:

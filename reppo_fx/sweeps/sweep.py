@@ -35,6 +35,7 @@ from .runs import Runs
 
 Inputs = tuple[Array, Hyperparameters]
 Results = tuple[TrainState, Metrics]
+"""What training gives."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from ..settings import Config, Hyperparameters
 from . import original
 
 # What one would choose on paper: exact KL, one set of statistics per iteration, multipliers with an optimizer
-# of their own, independent noise, nothing masked. It has not been shown to learn better: the README has figures.
+# of their own, independent noise, nothing masked. It has not been shown to learn better: see docs/differences.md.
 CLEANER: dict[str, Any] = {
     "kl_estimator": "exact",
     "statistics": "iteration",
@@ -46,7 +46,7 @@ SMALL = Config(
     **CLEANER,
 )
 PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
-    # Small enough for two cores; chosen by measurement, see the README.
+    # Small enough for two cores; chosen by measurement, see docs/results.
     "cpu": (
         SMALL,
         Hyperparameters(
@@ -90,6 +90,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     # Every choice of the original code, spelled out, so that it stays when a default changes.
     "authors": (Config(**original.CHOICES), Hyperparameters()),
 }
+"""Named pairs of settings; `PURPOSES` says what each is for, and `preset` gives one with changes."""
 
 
 def horizon_discount(
