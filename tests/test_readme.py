@@ -51,16 +51,20 @@ SMALL = {
 
 @pytest.fixture
 def small(monkeypatch):
-    config, preset = rx.Config, rx.preset
+    config, preset, preset_for = rx.Config, rx.preset, rx.preset_for
     probe = lambda name: probes.match_observation()._replace(episode_length=5)
 
     def small_preset(name, **changes):
         changed, hyperparameters = preset(name, **changes)
         return dataclasses.replace(changed, **SMALL), hyperparameters
 
+    def fitted(world, *name, **changes):
+        return preset_for(world, *name, **{**changes, **SMALL})
+
     monkeypatch.setattr(rx.envs, "playground", probe)
     monkeypatch.setattr(rx, "Config", lambda **changes: config(**{**changes, **SMALL}))
     monkeypatch.setattr(rx, "preset", small_preset)
+    monkeypatch.setattr(rx, "preset_for", fitted)
 
 
 def test_readme_is_short_and_has_a_snippet_for_each_of_the_three_users():
