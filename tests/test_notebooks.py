@@ -53,7 +53,7 @@ SMALL = {
     ),
     "own_environment": Small({"SEEDS": 2, "RETURN": NEVER}),
     "discrete": Small({"SEEDS": 2, "SOLVED": NEVER}),
-    "robot": Small({"RETURN": NEVER}),
+    "robot": Small({"SEEDS": 2, "RETURN": NEVER}),
 }
 # They compile for long, or need a simulator and something that draws.
 SLOW = ("import_a_loss", "sweep", "own_environment", "discrete", "robot")
