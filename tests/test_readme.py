@@ -1,8 +1,7 @@
-"""The Python snippets of README and of the pages on sweeps, the command lines of README and pages, and the
-notebooks run as they stand, on a probe instead of the simulator and in small sizes. Other pages: test_docs.py."""
+"""The Python snippets of README and of the pages on sweeps, and the command lines of README and pages, run as they
+stand, on a probe instead of the simulator and in small sizes. Other pages: test_docs.py."""
 
 import dataclasses
-import json
 import re
 import shlex
 import shutil
@@ -10,7 +9,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -25,7 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
 
 matplotlib.use("agg")
 README = Path(__file__).parents[1] / "README.md"
-NOTEBOOKS = sorted(README.with_name("notebooks").glob("*.ipynb"))
 HOW_TO = README.with_name("docs") / "howto"
 
 
@@ -209,21 +206,7 @@ def test_command_trains_its_real_task(tmp_path, monkeypatch, capsys, command):
     assert "return " in capsys.readouterr().out
 
 
-# Notebooks and names.
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_from_top_to_bottom(small, monkeypatch, path):
-    shown = []
-    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
-    code = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    scope = {}
-    for cell in code:
-        exec("".join(cell["source"]), scope)
-    plt.close("all")
-    outputs = [output for cell in code for output in cell["outputs"]]
-    assert len(shown) == sum("image/png" in output.get("data", {}) for output in outputs) > 0
-    assert all(output["output_type"] != "error" for output in outputs)
+# Names.
 
 
 def test_every_public_name_is_exported_and_documented():

@@ -106,7 +106,7 @@ class Runs(NamedTuple):
             error = f" ± {own.std(ddof=1) / np.sqrt(len(own)):.4g}" if len(own) > 1 else ""
             top = f"{tops[index]:.4g}" if np.isfinite(tops[index]) else "none is finite"
             values = [f"{value:.4g}" for value in labels[index].values()]
-            steps = f"{int(env_steps[index].max()):,}"
+            steps = f"{int(np.nanmax(env_steps[index], initial=0)):,}"  # NaN after a drop
             rows.append([str(index), *values, f"{own.mean():.4g}{error}", top, steps])
         return rows
 

@@ -294,7 +294,7 @@ def test_runs_are_a_table_in_a_notebook(trained):
 def test_a_table_is_not_endless_and_shows_where_settings_were_dropped(trained):
     many = jax.tree.map(lambda leaf: np.repeat(leaf, 15, 0), trained.runs.metrics)
     steps = np.array(many.env_steps)
-    steps[5:, :, 1:] = -1  # as successive halving leaves them
+    steps[5:, :, 1:] = np.nan  # as successive halving leaves them
     values = np.arange(30.0, dtype=np.float32)
     settings = rx.Hyperparameters(*(np.full(30, leaf) for leaf in HP))._replace(
         learning_rate=values

@@ -57,6 +57,12 @@ def test_dropped_settings_stop_where_they_were(halved):
         assert halved.runs.state.tree.iteration[setting].tolist() == [made] * 2
 
 
+def test_halved_runs_are_a_table_in_a_notebook(train, halved):
+    shown = halved.runs._repr_html_()
+    each = train.config.total_steps // train.config.num_evals
+    assert [shown.count(f"<td>{made * each:,}</td>") for made in (1, 3, 8)] == [2, 1, 1]
+
+
 def test_survivors_are_the_runs_of_a_plain_sweep(train, halved):
     best = rx.grid(HP, reward_scale=SCALES[3:])
     plain = rx.sweep(train, best, num_seeds=2, key=KEY)
