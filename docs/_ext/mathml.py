@@ -1,9 +1,16 @@
 """Equations as MathML, which browsers draw by themselves: no script, no network. Docutils has the translation."""
 
+import re
+
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
+
+# Docutils puts the index of an accented letter below the letter.
+ACCENTED = re.compile(
+    r"<munderover>\s*(<mi[^>]*>[^<]*</mi>)\s*(<mi>[^<]*</mi>)\s*(<mo stretchy=\"false\">[^<]*</mo>)\s*</munderover>"
+)
 
 
 def render(latex: str, as_block: bool) -> str:
@@ -11,9 +18,12 @@ def render(latex: str, as_block: bool) -> str:
 
     >>> render("x^2", as_block=False).startswith("<math")
     True
+    >>> "<msub><mover" in render(r"\\tilde{r}_t", as_block=True)
+    True
     """
     tree = latex2mathml.tex2mathml(latex, as_block=as_block)
-    return tree if isinstance(tree, str) else tree.toxml()
+    text = tree if isinstance(tree, str) else tree.toxml()
+    return ACCENTED.sub(r'<msub><mover accent="true">\1\3</mover>\2</msub>', text)
 
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
