@@ -79,12 +79,20 @@ def test_snippet_runs(small, number):
 
 
 def test_links_of_readme_lead_somewhere():
-    """The picture of the first lines is made elsewhere, and may be missing."""
     targets = re.findall(r"\]\(([^)#]+?)(?:#[\w-]+)?\)", README.read_text())
     local = {target for target in targets if not target.startswith("http")}
     missing = {target for target in local if not (README.parent / target).exists()}
     assert len(local) > 20
-    assert missing <= {"docs/images/cheetah.gif"}
+    assert not missing
+
+
+def test_the_gif_of_readme_is_small_and_moves():
+    from PIL import Image
+
+    path = README.with_name("docs") / "images" / "cheetah.gif"
+    assert path.stat().st_size <= 2_000_000
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.info["duration"]) == (100, 40)
 
 
 @pytest.mark.slow
