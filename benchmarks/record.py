@@ -30,20 +30,36 @@ def stamp() -> dict[str, Any]:
     }
 
 
-# A list or an object that holds no other, and no text in which a bracket could stand.
-INNERMOST = re.compile(r"([\[{])\n([^\[\]{}]*?)\n *([\]}])")
+def _entry(value: Any) -> str:
+    """One line for each thing in a list of objects or in an object, one line for anything else."""
+    if isinstance(value, dict) and value:
+        lines = [f"{json.dumps(name)}: {json.dumps(inner)}" for name, inner in value.items()]
+        return "{\n  " + ",\n  ".join(lines) + "\n }"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+    return json.dumps(value)
 
 
-def _on_one_line(found: re.Match[str]) -> str:
-    opened, inside, closed = found.groups()
-    return opened + " ".join(line.strip() for line in inside.splitlines()) + closed
+def as_text(record: dict[str, Any]) -> str:
+    """JSON of few lines: an evaluation is one, so that a change of one is seen as one.
+
+    >>> print(as_text({"task": "a", "rows": [{"x": [1, 2]}, {"x": [3, 4]}]}))
+    {
+     "task": "a",
+     "rows": [
+      {"x": [1, 2]},
+      {"x": [3, 4]}
+     ]
+    }
+    """
+    return "{\n" + ",\n".join(f" {json.dumps(k)}: {_entry(v)}" for k, v in record.items()) + "\n}"
 
 
 def write(record: dict[str, Any], path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    new.write_text(INNERMOST.sub(_on_one_line, json.dumps(record, indent=1)) + "\n")
+    new.write_text(as_text(record) + "\n")
     new.replace(path)
 
 
