@@ -56,7 +56,7 @@ SMALL = {
     "robot": Small({"SEEDS": 2, "RETURN": NEVER}),
 }
 # They compile for long, or need a simulator and something that draws.
-SLOW = ("import_a_loss", "sweep", "own_environment", "discrete", "robot")
+SLOW = ("import_a_loss", "sweep", "why_pathwise", "discrete", "robot")
 LARGEST = 400_000
 
 

@@ -30,7 +30,7 @@ class Halving(NamedTuple):
 
     Attributes:
         runs: as from `sweep`; a dropped setting keeps the state it was dropped in, and its metrics are NaN
-            (counters −1) from then on.
+            (counts of whole numbers −1) from then on.
         evaluations: how many evaluations each setting was trained for, `[settings]`.
     """
 
