@@ -1,6 +1,7 @@
 """Shapes and dtypes written in annotations are enforced in every test; JAX runs on the CPU."""
 
 import atexit
+import importlib
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ too_early = sorted(name for name in sys.modules if name.split(".")[0] == "reppo_
 if too_early:
     raise ImportError(f"imported before their annotations could be checked: {too_early}")
 jaxtyping.install_import_hook("reppo_fx", "beartype.beartype")
+# Before any test imports EnvPool, which draws only by an EGL that was there before it.
+importlib.import_module("reppo_fx.hosts")
 
 # Scripts that run in processes of their own (see test_importer.py, test_devices.py, test_resume.py).
 collect_ignore = [

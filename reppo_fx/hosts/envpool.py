@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
+import importlib.util
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -22,6 +22,21 @@ from ..envs import require
 from .base import Actions, HostTimeStep, Restarting, blank
 from .envpool_seconds import seconds_per_action
 from .spaces import columns, is_flat, make_reader, numbers, read_action_space
+
+
+def _load_egl() -> bool:
+    """EnvPool draws by the EGL that it finds when it is imported, and ends the process where it finds none: whether
+    this came first."""
+    first = not any(name.partition(".")[0] == "envpool" for name in sys.modules)
+    if sys.platform != "linux" or importlib.util.find_spec("envpool") is None:
+        return True
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
+    return first
+
+
+EGL_FIRST = _load_egl()
+"""Whether this module was there before EnvPool was."""
 
 # What every task says of an instance besides its own numbers.
 BOOKKEEPING = ("env_id", "players", "elapsed_step", "terminated", "truncated", "reward", "discount")
@@ -151,7 +166,7 @@ class EnvPool(Restarting):
     def picture(self, instance: int) -> UInt8[np.ndarray, "height width 3"]:
         if "render_mode" not in self._options:
             raise NotImplementedError
-        if not _load_egl():
+        if not EGL_FIRST:
             raise ValueError(
                 "EnvPool was imported before reppo_fx.hosts, and draws only where EGL was loaded before it; "
                 "import reppo_fx.hosts first"
@@ -178,17 +193,6 @@ class EnvPool(Restarting):
                 raise ValueError(f"{self._task} cannot be made with {given}: {error}") from error
 
 
-@functools.cache
-def _load_egl() -> bool:
-    """EnvPool draws by the EGL that it finds when it is imported, and ends the process where it finds none: whether
-    this came first."""
-    first = not any(name.partition(".")[0] == "envpool" for name in sys.modules)
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            ctypes.CDLL("libEGL.so.1", mode=ctypes.RTLD_GLOBAL)
-    return first or sys.platform != "linux"
-
-
 def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
     """In the order of their numbers: EnvPool gives them as they are ready."""
     if (ids[1:] > ids[:-1]).all():
@@ -199,7 +203,6 @@ def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
 
 
 def _module() -> ModuleType:
-    _load_egl()
     with _quiet():
         return require("envpool", "EnvPool", "envpool")
 

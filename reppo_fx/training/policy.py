@@ -56,10 +56,6 @@ class Policy(eqx.Module):
         seen = describe_shapes(self.statistics.mean, len(axes))
         return f"Policy(observation {seen} -> {outputs}{f', stacked {axes}' if axes else ''})"
 
-    def __hash__(self) -> int:
-        """By identity, so that `jax.jit(policy)` works as for any function; arrays have no hash."""
-        return id(self)
-
     def __call__(self, observation: PyTree[ArrayLike]) -> PyTree[Array]:
         """The mode of the policy, as the environment gets it."""
         return self.distribution.to_environment(self.distribution.mode(self.at(observation)))

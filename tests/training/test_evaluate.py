@@ -132,14 +132,6 @@ def test_a_policy_needs_the_actors_part_alone():
         policy({"privileged_state": jnp.zeros((2, 3))})
 
 
-def test_a_policy_is_jitted_as_any_function(trained):
-    train, state = trained
-    policy = rx.make_policy(train, state)
-    observation = jnp.ones((3, 1))
-    np.testing.assert_allclose(jax.jit(policy)(observation), policy(observation), rtol=1e-5)
-    assert len({policy, policy, rx.make_policy(train, state)}) == 2
-
-
 def test_policies_can_be_vmapped_and_made_under_jit(trained):
     train, _ = trained
     keys = jax.random.split(jax.random.key(0), 3)
