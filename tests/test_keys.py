@@ -107,12 +107,14 @@ def methods(train):
         "sample",
     ],
 )
+@pytest.mark.once
 def test_a_raw_key_gives_the_numbers_of_the_typed_one(train, method):
     call = methods(train)[method]
     leaves_close(call(jax.random.PRNGKey(1)), call(jax.random.key(1)), rtol=0)
 
 
 @pytest.mark.parametrize("kind", first_quick(["rbg", "unsafe_rbg"]))
+@pytest.mark.once
 def test_other_kinds_work_and_their_numbers_change_under_vmap(train, kind):
     """As the docstrings of `sweep` and its neighbours say."""
     key = jax.random.key(1, impl=kind)

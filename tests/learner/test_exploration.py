@@ -71,6 +71,7 @@ def test_factors_of_one_change_nothing(noisy):
     leaves_close(*(state.learner for state in states), rtol=1e-5)
 
 
+@pytest.mark.once
 def test_the_same_noise_acts_in_pure_worlds_and_in_simulators(noisy):
     state = noisy.init(KEY, WIDE)
     _, rollout = rx.collect(noisy, noisy.training_env, state)

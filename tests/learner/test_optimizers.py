@@ -14,6 +14,7 @@ from ..sizes import HP, tiny
 
 
 @pytest.mark.parametrize("dual_optimizer", ["actor", "own"])
+@pytest.mark.once
 def test_weight_decay_touches_weights_and_no_multiplier(dual_optimizer):
     """With nothing to learn from but decay, weights shrink and α and β stay."""
 

@@ -50,6 +50,7 @@ def test_sweep_members_are_the_runs_alone(runs, alone):
     leaves_close((runs.state[2, 1], metrics), alone)
 
 
+@pytest.mark.once
 def test_a_member_can_be_evaluated_and_trained_further(train, runs):
     state = runs.state[2, 1]
     assert isinstance(state, rx.TrainState)

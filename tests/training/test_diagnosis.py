@@ -46,6 +46,7 @@ def test_targets_outside_the_support_are_named_with_the_remedy(train):
     assert "Rewards of 1 a step are worth 10 at discount 0.9" in finding.sentence
 
 
+@pytest.mark.once
 def test_the_remedy_is_one():
     assert found(constant_train(value_scale="return"), WRONG._replace(v_min=-2.0, v_max=2.0)) == []
 
@@ -63,6 +64,7 @@ def test_sweep_warns_and_says_in_how_many_runs(train):
         rx.sweep(train, rx.grid(HP, v_max=[20.0]), num_seeds=1, key=KEY)
 
 
+@pytest.mark.once
 def test_a_simulator_warns_as_well():
     with hosts.pure(probes.constant_reward(), 4) as env:
         train = rx.make_host_train(env, tiny(total_steps=6 * 32, num_evals=3))

@@ -119,6 +119,7 @@ def asymmetric():
     return Environment("asymmetric", reset, step, spec, 1, critic_part="privileged_state")
 
 
+@pytest.mark.once
 def test_a_policy_needs_the_actors_part_alone():
     train = rx.make_train(asymmetric(), tiny())
     state, _ = jax.jit(train)(jax.random.key(0), HP)

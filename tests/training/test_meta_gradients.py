@@ -48,6 +48,7 @@ def outcome(train, hyperparameters):
 
 
 @pytest.mark.parametrize("name", first_quick(SETTINGS))
+@pytest.mark.once
 def test_gradients_through_training_are_those_of_finite_differences(name):
     with jax.enable_x64(True):
         config = tiny(total_steps=2 * 32, num_evals=1, norm="layer", **SETTINGS[name])

@@ -41,6 +41,7 @@ def test_termination_does_not_bootstrap():
     np.testing.assert_allclose(value(train, state, shown), expected, atol=0.15)
 
 
+@pytest.mark.once
 def test_reward_by_observation():
     train, state, _ = learn(probes.reward_by_observation())
     np.testing.assert_allclose(value(train, state, [-1.0, 1.0]), [-1.0, 1.0], atol=0.1)
@@ -103,6 +104,7 @@ def test_a_bandit_is_learned_to_its_values_and_to_the_best_policy_of_its_tempera
     assert float(metrics.eval_return[-1]) == 1.0
 
 
+@pytest.mark.once
 def test_two_choices_are_learned_to_the_best_values_with_entropy():
     learned, alpha, metrics = discrete(probes.two_step_choice())
     later = {1.0: [0.0, 1.0], -1.0: [0.5, 0.0]}

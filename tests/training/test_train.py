@@ -47,6 +47,7 @@ def test_metrics_have_one_entry_per_evaluation(jitted):
     chex.assert_tree_all_finite(metrics)
 
 
+@pytest.mark.once
 def test_the_same_key_gives_the_same_numbers_twice(jitted):
     chex.assert_trees_all_equal(jitted(jax.random.key(3), HP)[1], jitted(jax.random.key(3), HP)[1])
 
@@ -131,6 +132,7 @@ def test_the_host_loop_gives_the_numbers_of_train(train):
     leaves_close(jax.tree.map(lambda *x: np.stack(x, 1), *rows), expected)
 
 
+@pytest.mark.once
 def test_the_host_loop_stops_with_an_evaluation_of_what_it_has(train):
     keys = jax.random.split(jax.random.key(5), 2)
     settings = jax.tree.map(lambda leaf: jnp.full(2, leaf), HP)
@@ -280,6 +282,7 @@ def test_a_nan_bomb_leaves_everything_finite_and_is_counted():
     assert int(metrics.training.skipped_updates[-1]) == 0
 
 
+@pytest.mark.once
 def test_a_diverging_member_stays_finite_says_when_and_leaves_its_neighbours_alone(jitted, vmapped):
     keys, settings = members(2)
     wild = settings._replace(learning_rate=settings.learning_rate.at[1].set(1e38))

@@ -22,6 +22,7 @@ def train():
     return rx.make_train(probes.match_observation(), TINY)
 
 
+@pytest.mark.once
 def test_an_iteration_is_collect_make_batch_update(train):
     state = jax.jit(train.init)(jax.random.key(0), HP)
     whole, metrics = jax.jit(train.iteration)(state)
@@ -58,6 +59,7 @@ def test_counters_go_on_beyond_two_to_the_31():
     assert float(env_steps(big, jnp.int32(iterations))) == iterations * 131072
 
 
+@pytest.mark.once
 def test_a_full_count_of_failures_stays_full():
     train = rx.make_train(probes.nan_bomb(probes.match_observation(), 1.0), TINY)
     state = train.init(jax.random.key(0), HP)
@@ -227,6 +229,7 @@ def test_our_own_networks_say_that_they_want_flat_observations():
         train.init(jax.random.key(0), HP)
 
 
+@pytest.mark.once
 def test_the_environments_own_metrics_come_back():
     train = rx.make_train(image_task(), tiny(), networks=picture_networks)
     _, metrics = jax.jit(train)(jax.random.key(0), HP)
