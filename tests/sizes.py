@@ -24,6 +24,18 @@ TINY = rx.Config(
     num_bins=21,
     **CLEANER,
 )
+# What snippets and notebooks are made small with.
+TOY_CONFIG = {
+    "total_steps": 64,
+    "num_envs": 4,
+    "num_steps": 8,
+    "num_epochs": 1,
+    "num_minibatches": 2,
+    "num_evals": 2,
+    "num_eval_envs": 2,
+    "actor_width": 8,
+    "critic_width": 8,
+}
 HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
 
 

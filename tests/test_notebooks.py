@@ -15,22 +15,13 @@ import pytest
 import reppo_fx as rx
 from reppo_fx.envs import probes
 
+from .sizes import TOY_CONFIG
+
 # Made so small that nothing is learned: what is said of that is right, and tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
 
 matplotlib.use("agg")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-CONFIG = {
-    "total_steps": 64,
-    "num_envs": 4,
-    "num_steps": 8,
-    "num_epochs": 1,
-    "num_minibatches": 2,
-    "num_evals": 2,
-    "num_eval_envs": 2,
-    "actor_width": 8,
-    "critic_width": 8,
-}
 NEVER = float("-inf")
 
 
@@ -77,7 +68,7 @@ def cases():
 @pytest.fixture
 def small(monkeypatch, request):
     """Presets in toy sizes, and a probe for Playground's tasks."""
-    preset, sizes = rx.preset, CONFIG | dict(SMALL[request.getfixturevalue("path").stem].config)
+    preset, sizes = rx.preset, TOY_CONFIG | dict(SMALL[request.getfixturevalue("path").stem].config)
     probe = lambda name: probes.match_observation()._replace(episode_length=5)
 
     def small_preset(name, **changes):

@@ -18,6 +18,8 @@ from reppo_fx.run import cli, worlds
 from reppo_fx.run.flags import command_names, commands
 from reppo_fx.run.stages import Stage
 
+from .sizes import TOY_CONFIG
+
 # Made so small that nothing is learned: what is said of that is right, and tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
 
@@ -33,17 +35,6 @@ def blocks(page, language):
 
 SNIPPETS = blocks(README, "python")
 SWEEPS = [code for page in ("sweeps.md", "devices.md") for code in blocks(HOW_TO / page, "python")]
-SMALL = {
-    "total_steps": 64,
-    "num_envs": 4,
-    "num_steps": 8,
-    "num_epochs": 1,
-    "num_minibatches": 2,
-    "num_evals": 2,
-    "num_eval_envs": 2,
-    "actor_width": 8,
-    "critic_width": 8,
-}
 
 
 @pytest.fixture
@@ -53,13 +44,13 @@ def small(monkeypatch):
 
     def small_preset(name, **changes):
         changed, hyperparameters = preset(name, **changes)
-        return dataclasses.replace(changed, **SMALL), hyperparameters
+        return dataclasses.replace(changed, **TOY_CONFIG), hyperparameters
 
     def fitted(world, *name, **changes):
-        return preset_for(world, *name, **{**changes, **SMALL})
+        return preset_for(world, *name, **{**changes, **TOY_CONFIG})
 
     monkeypatch.setattr(rx.envs, "playground", probe)
-    monkeypatch.setattr(rx, "Config", lambda **changes: config(**{**changes, **SMALL}))
+    monkeypatch.setattr(rx, "Config", lambda **changes: config(**{**changes, **TOY_CONFIG}))
     monkeypatch.setattr(rx, "preset", small_preset)
     monkeypatch.setattr(rx, "preset_for", fitted)
 
@@ -97,7 +88,7 @@ def test_the_gif_of_readme_is_small_and_moves():
 
 @pytest.mark.slow
 def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
-    monkeypatch.setitem(SMALL, "num_evals", 7)
+    monkeypatch.setitem(TOY_CONFIG, "num_evals", 7)
     scope = {}
     # As written, but with fewer members.
     for code in SWEEPS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, SupportsFloat, TypeAlias, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +52,23 @@ def seconds_of(owner: object, name: str) -> float | None:
     True
     """
     try:
-        # Seven digits: 0.008 in single precision is meant to be 0.008.
-        seconds = float(f"{float(getattr(owner, name)):.7g}")
+        return positive(getattr(owner, name))
     except Exception:  # what is computed when it is asked for may fail in its own way
         return None
-    return seconds if 0.0 < seconds < math.inf else None
+
+
+def positive(value: object) -> float | None:
+    """A positive number, or none where a simulator has something else in its place.
+
+    >>> positive(30), positive(None), positive("fast"), positive(0)
+    (30.0, None, None, None)
+    """
+    try:
+        # Seven digits: 0.008 in single precision is meant to be 0.008.
+        number = float(f"{float(cast(SupportsFloat, value)):.7g}")
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0.0 < number < math.inf else None
 
 
 def _keep(state: State) -> State:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
-from jaxtyping import Array, DTypeLike, PyTree
+from jax.tree_util import keystr, tree_map_with_path
+from jaxtyping import Array, PyTree
 
+from ._casting import (
+    ContractError,
+    as_array,
+    as_arrays,
+    as_before,
+    as_declared,
+    as_flag,
+    as_float,
+    describe,
+    is_real,
+)
 from .base import (
     Environment,
     HasActions,
@@ -29,10 +40,6 @@ from .base import (
 P = ParamSpec("P")
 R = TypeVar("R")
 Spec = jax.ShapeDtypeStruct
-
-
-class _ContractError(ValueError):
-    """A sentence of ours, raised while jax traces."""
 
 
 def conform(env: Environment) -> Environment:
@@ -69,8 +76,8 @@ def conform(env: Environment) -> Environment:
 
     def reset(key: Array) -> tuple[State, Observation]:
         state, observation = _pair(env.name, "reset", "(state, observation)", env.reset(key))
-        observation = _as_declared(env.name, "observation of reset", observation, declared)
-        return _as_arrays(env.name, "state of reset", state), observation
+        observation = as_declared(env.name, "observation of reset", observation, declared)
+        return as_arrays(env.name, "state of reset", state), observation
 
     def step(state: State, action: Array) -> tuple[State, TimeStep]:
         before, state = state, jax.tree.map(lambda leaf: leaf, state)
@@ -78,23 +85,23 @@ def conform(env: Environment) -> Environment:
             action = _discrete_action(env.name, action)
         state, timestep = _pair(env.name, "step", "(state, TimeStep)", env.step(state, action))
         timestep = standard_timestep(env.name, timestep)
-        return _as_before(env.name, "step", state, before), timestep._replace(
-            observation=_as_declared(env.name, "observation", timestep.observation, declared),
-            next_observation=_as_declared(
+        return as_before(env.name, "step", state, before), timestep._replace(
+            observation=as_declared(env.name, "observation", timestep.observation, declared),
+            next_observation=as_declared(
                 env.name, "next_observation", timestep.next_observation, declared
             ),
         )
 
     def refresh(state: State) -> State:
         before, state = state, jax.tree.map(lambda leaf: leaf, state)
-        return _as_before(env.name, "refresh", env.refresh(state), before)
+        return as_before(env.name, "refresh", env.refresh(state), before)
 
     def restart(key: Array, state: State) -> tuple[State, Observation]:
         assert env.restart is not None
         before, state = state, jax.tree.map(lambda leaf: leaf, state)
         start = _pair(env.name, "restart", "(state, observation)", env.restart(key, state))
-        observation = _as_declared(env.name, "observation of restart", start[1], declared)
-        return _as_before(env.name, "restart", start[0], before), observation
+        observation = as_declared(env.name, "observation of restart", start[1], declared)
+        return as_before(env.name, "restart", start[0], before), observation
 
     checked = env._replace(
         reset=_Conformed(reset),
@@ -119,19 +126,19 @@ def standard_timestep(name: str, timestep: object) -> TimeStep:
         ValueError: naming the field that is no such scalar.
     """
     if not isinstance(timestep, TimeStep):
-        raise _ContractError(
-            f"{name}: step gave {_describe(timestep)} as second; it must be a TimeStep."
+        raise ContractError(
+            f"{name}: step gave {describe(timestep)} as second; it must be a TimeStep."
         )
     if not isinstance(timestep.metrics, Mapping):
-        raise _ContractError(
-            f"{name}: metrics is {_describe(timestep.metrics)}; it must be a dict of scalars."
+        raise ContractError(
+            f"{name}: metrics is {describe(timestep.metrics)}; it must be a dict of scalars."
         )
     return timestep._replace(
-        reward=_float_scalar(name, "reward", timestep.reward),
-        terminated=_flag(name, "terminated", timestep.terminated),
-        truncated=_flag(name, "truncated", timestep.truncated),
+        reward=as_float(name, "reward", timestep.reward),
+        terminated=as_flag(name, "terminated", timestep.terminated),
+        truncated=as_flag(name, "truncated", timestep.truncated),
         metrics={
-            str(key): _float_scalar(name, f"metrics[{key!r}]", value)
+            str(key): as_float(name, f"metrics[{key!r}]", value)
             for key, value in timestep.metrics.items()
         },
     )
@@ -172,7 +179,7 @@ def _note(name: str, function: str) -> Iterator[None]:
     """Our sentences come without jax's frames; other people's errors say what was being done."""
     try:
         yield
-    except _ContractError as error:
+    except ContractError as error:
         raise ValueError(str(error)) from None
     except Exception as error:
         error.add_note(f"(while {function} of the environment {name} was traced to check it)")
@@ -251,16 +258,16 @@ def check_discrete(env: World) -> None:
     except ValueError as error:
         raise ValueError(f"{name}: action_mask is {mask!r}, but {error}") from None
     if not hasattr(part, "dtype") or part.dtype != jnp.bool or part.shape != (count,):
-        shown = f"{part.dtype}, {list(part.shape)}" if hasattr(part, "dtype") else _describe(part)
+        shown = f"{part.dtype}, {list(part.shape)}" if hasattr(part, "dtype") else describe(part)
         raise ValueError(
             f"{name}: action_mask is {mask!r}, which is {shown}; it must be booleans, [{count}]."
         )
 
 
 def _discrete_action(name: str, action: object) -> Array:
-    array = _array(name, "action", action)
+    array = as_array(name, "action", action)
     if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise _ContractError(
+        raise ContractError(
             f"{name}: an action of {array.dtype}, {list(array.shape)}, was given; actions are discrete: one whole "
             "number for each instance."
         )
@@ -273,10 +280,10 @@ def _declared(env: Environment) -> PyTree[jax.ShapeDtypeStruct]:
     def canonical(path: tuple[object, ...], leaf: PyTree) -> Spec:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise ValueError(
-                f"{env.name}: observation{keystr(path)} is declared as {_describe(leaf)}; "
+                f"{env.name}: observation{keystr(path)} is declared as {describe(leaf)}; "
                 "it must have a shape and a dtype (jax.ShapeDtypeStruct)."
             )
-        if not _is_real(leaf.dtype):
+        if not is_real(leaf.dtype):
             raise ValueError(
                 f"{env.name}: observation{keystr(path)} is declared as {leaf.dtype}; "
                 "it must be of real numbers or booleans."
@@ -291,129 +298,5 @@ def _declared(env: Environment) -> PyTree[jax.ShapeDtypeStruct]:
 
 def _pair(name: str, function: str, wanted: str, result: object) -> tuple[State, PyTree]:
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise _ContractError(f"{name}: {function} gave {_describe(result)}; it must give {wanted}.")
+        raise ContractError(f"{name}: {function} gave {describe(result)}; it must give {wanted}.")
     return result[0], result[1]
-
-
-def _array(name: str, field: str, value: object) -> Array:
-    """An array of a definite dtype (no weak type, which a scan would trip over)."""
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError, OverflowError):
-        raise _ContractError(
-            f"{name}: {field} is {_describe(value)}; jax has no array of it."
-        ) from None
-    return array.astype(array.dtype) if array.aval.weak_type else array
-
-
-def _as_arrays(name: str, field: str, tree: PyTree) -> PyTree[Array]:
-    return tree_map_with_path(lambda path, x: _array(name, f"{field}{keystr(path)}", x), tree)
-
-
-def _as_declared(
-    name: str, field: str, observation: Observation, declared: PyTree[Spec]
-) -> PyTree[Array]:
-    """The observation in the containers and dtypes that were declared."""
-    wanted, structure = tree_flatten_with_path(declared)
-    given = dict(tree_flatten_with_path(observation)[0])
-    if set(given) != {path for path, _ in wanted}:
-        where, now, then = _difference(observation, declared, field)
-        raise _ContractError(f"{name}: {where} is {now}; {then} was declared.")
-    leaves = [
-        _cast(name, f"{field}{keystr(path)}", given[path], spec, "was declared")
-        for path, spec in wanted
-    ]
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _as_before(name: str, function: str, state: State, before: State) -> State:
-    """The state with the dtypes that it had before a function changed it."""
-    if _structure(state) != _structure(before):
-        where, now, then = _difference(state, before, "state")
-        raise _ContractError(
-            f"{name}: {where} is {now} after {function}, but was {then} before; it must stay the same."
-        )
-    why = f"was there before {function}, and must stay"
-    return tree_map_with_path(
-        lambda path, x, old: _cast(name, f"state{keystr(path)}", x, old, why), state, before
-    )
-
-
-def _cast(name: str, field: str, value: object, wanted: Array | Spec, why: str) -> Array:
-    array = _array(name, field, value)
-    if array.shape != wanted.shape:
-        raise _ContractError(
-            f"{name}: {field} has shape {list(array.shape)}; {list(wanted.shape)} {why}."
-        )
-    if array.dtype == wanted.dtype:
-        return array
-    if not _casts_safely(array.dtype, wanted.dtype):
-        raise _ContractError(f"{name}: {field} is {array.dtype}; {wanted.dtype} {why}.")
-    return array.astype(wanted.dtype)
-
-
-def _casts_safely(dtype: DTypeLike, wanted: DTypeLike) -> bool:
-    """Numbers to floats of any width, else to what holds every value."""
-    if jnp.issubdtype(wanted, jnp.floating):
-        return _is_real(dtype)
-    exact = all(jnp.issubdtype(d, jnp.integer) or d == jnp.bool for d in (dtype, wanted))
-    return exact and np.can_cast(dtype, wanted, "safe")
-
-
-def _is_real(dtype: DTypeLike) -> bool:
-    kinds = (jnp.floating, jnp.integer, jnp.bool)
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
-
-
-def _scalar(name: str, field: str, value: object) -> Array:
-    array = _array(name, field, value)
-    if array.shape not in ((), (1,)):
-        raise _ContractError(f"{name}: {field} has shape {list(array.shape)}; it must be a scalar.")
-    if not _is_real(array.dtype):
-        raise _ContractError(f"{name}: {field} is {array.dtype}; it must be a real number.")
-    return array.reshape(()) if array.ndim else array
-
-
-def _float_scalar(name: str, field: str, value: object) -> Array:
-    scalar = _scalar(name, field, value)
-    if not jnp.issubdtype(scalar.dtype, jnp.floating):
-        return scalar.astype(jnp.result_type(float))
-    # Half precision would be added up over thousands of steps.
-    return scalar.astype(jnp.promote_types(scalar.dtype, jnp.float32))
-
-
-def _flag(name: str, field: str, value: object) -> Array:
-    scalar = _scalar(name, field, value)
-    return scalar if scalar.dtype == jnp.bool else scalar != 0
-
-
-def _difference(new: PyTree, old: PyTree, where: str) -> tuple[str, str, str]:
-    """The first place where two trees differ in containers or fields, and what each has there."""
-    new_nodes, new_level = _one_level(new)
-    old_nodes, old_level = _one_level(old)
-    if new_level == old_level:
-        for (path, new_node), (_, old_node) in zip(new_nodes, old_nodes, strict=True):
-            if path and _structure(new_node) != _structure(old_node):
-                return _difference(new_node, old_node, where + keystr(path))
-    return where, _describe(new), _describe(old)
-
-
-def _structure(tree: PyTree) -> Hashable:
-    structure: Hashable = jax.tree.structure(tree)
-    return structure
-
-
-def _one_level(
-    tree: PyTree,
-) -> tuple[list[tuple[tuple[object, ...], PyTree]], Hashable]:
-    return tree_flatten_with_path(tree, is_leaf=lambda node: node is not tree)
-
-
-def _describe(node: object) -> str:
-    nodes, _ = _one_level(node)
-    kind = type(node).__name__
-    if node is None:
-        return "None"
-    if len(nodes) == 1 and not nodes[0][0]:
-        return "an array" if hasattr(node, "shape") else f"{node!r:.40} ({kind})"
-    return f"a {kind} of {', '.join(keystr(path).strip('[].') for path, _ in nodes) or 'nothing'}"

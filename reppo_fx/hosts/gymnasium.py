@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .._errors import unknown_name
 from ..envs import require, seconds_of
+from ..envs.base import positive
 from .base import Actions, HostEnvironment, HostTimeStep, Restarting
 from .spaces import (
     columns,
@@ -148,7 +149,7 @@ class _Vector(HostEnvironment):
         self.action_mask = reader.action_mask
         first = next(iter(getattr(vector, "envs", ())), None)
         self.action_seconds = seconds_of(getattr(first, "unwrapped", None), "dt")
-        rate = getattr(first, "metadata", {}).get("render_fps")
+        rate = positive((getattr(first, "metadata", None) or {}).get("render_fps"))
         self.picture_seconds = 1.0 / rate if rate else None
         self.action_bounds = self._range.bounds
         found = [key for key in numbers(info, self.num_envs) if not key.startswith("_")]

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import jax
 import numpy as np
 from jaxtyping import Float, Int, PyTree
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from ..envs import select_part
+from ..envs._casting import is_real
 from .base import ActionBounds
 
 PARTS = ("state", "privileged_state")
@@ -327,7 +328,7 @@ def _size(name: str, place: str, leaf: NDArray[Any]) -> int:
             f"{name}: {where} has shape {list(leaf.shape[1:])}, which is no vector; give flatten=False, and "
             "networks of your own (networks=) that take it as it is."
         )
-    if not _is_real(leaf.dtype):
+    if not is_real(leaf.dtype):
         raise ValueError(f"{name}: {where} is of {leaf.dtype}; it must be of real numbers.")
     return leaf.size // len(leaf)
 
@@ -349,10 +350,6 @@ def as_array(value: Any) -> NDArray[Any]:
     return array
 
 
-def _is_real(dtype: DTypeLike) -> bool:
-    return any(np.issubdtype(dtype, kind) for kind in (np.floating, np.integer, np.bool_))
-
-
 def _real() -> np.dtype[Any]:
     dtype: np.dtype[Any] = jax.dtypes.canonicalize_dtype(np.float64)
     return dtype
@@ -365,7 +362,7 @@ def numbers(info: Mapping[str, Any], num_envs: int, skip: tuple[str, ...] = ()) 
         if key in skip or not hasattr(value, "dtype"):
             continue
         array = np.asarray(value)
-        if array.shape in ((num_envs,), (num_envs, 1)) and _is_real(array.dtype):
+        if array.shape in ((num_envs,), (num_envs, 1)) and is_real(array.dtype):
             found[str(key)] = array.reshape(num_envs)
     return found
 

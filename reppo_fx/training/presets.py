@@ -32,6 +32,13 @@ need `v_min`, `v_max` or `reward_scale` of their own."""
 FITTED = "any"
 """The preset whose discount the command line fits to the task."""
 
+# What both small presets learn with.
+LEARNING: dict[str, float] = {
+    "learning_rate": 3e-3,
+    "final_learning_rate": 0.1,
+    "trace_decay": 0.98,
+    "min_std": 0.05,
+}
 SMALL = Config(
     total_steps=307_200,
     num_envs=64,
@@ -50,26 +57,21 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     "cpu": (
         SMALL,
         Hyperparameters(
-            learning_rate=3e-3,
-            final_learning_rate=0.1,
+            **LEARNING,
             discount=0.98,
-            trace_decay=0.98,
             entropy_target=1.5,
             # Exploration has to last until a swing-up is found; from 0.01 both Cartpole tasks stall.
             initial_temperature=0.8,
             v_max=100.0,
             # Wider than the published 0.005: benchmarks/results/ablations.md.
             sigma=0.015,
-            min_std=0.05,
         ),
     ),
     # Rewards are divided by a scale that follows the values of now, so every number below is free of their unit.
     "any": (
         dataclasses.replace(SMALL, num_bins=101, value_scale="target"),
         Hyperparameters(
-            learning_rate=3e-3,
-            final_learning_rate=0.1,
-            trace_decay=0.98,
+            **LEARNING,
             # As random as a normal of standard deviation 0.24; well below it, curves of CheetahRun fall back.
             entropy_target=0.0,
             initial_temperature=0.1,
@@ -77,7 +79,6 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
             v_min=-100.0,
             v_max=100.0,
             sigma=0.0075,
-            min_std=0.05,
         ),
     ),
     # The setting behind the published DMC numbers.
