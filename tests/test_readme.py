@@ -88,7 +88,8 @@ def test_the_gif_of_readme_is_small_and_moves():
 
 @pytest.mark.slow
 def test_sweep_snippets_run_one_after_the_other(small, monkeypatch):
-    monkeypatch.setitem(TOY_CONFIG, "num_evals", 7)
+    for name, value in {"num_evals": 7, "total_steps": 7 * 32}.items():
+        monkeypatch.setitem(TOY_CONFIG, name, value)
     scope = {}
     # As written, but with fewer members.
     for code in SWEEPS:
