@@ -50,7 +50,11 @@ def assert_same_run(a, b):
 
 
 @pytest.mark.parametrize(
-    ("command", "number"), [(TRAIN, signal.SIGINT), (SWEEP, signal.SIGTERM)], ids=["train", "sweep"]
+    ("command", "number"),
+    [
+        pytest.param(SWEEP, signal.SIGTERM, id="sweep"),
+        pytest.param(TRAIN, signal.SIGINT, id="train", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_saves_and_resumes_exactly(
     probe_task,

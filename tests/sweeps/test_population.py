@@ -28,6 +28,9 @@ LEARNS = tiny(
     num_eval_envs=16,
     num_epochs=12,
     num_minibatches=4,
+    actor_depth=3,
+    encoder_depth=2,
+    head_depth=2,
 )
 
 
