@@ -6,6 +6,7 @@ their authors chose for the environment, or the nearest there are; sources are n
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -40,14 +41,43 @@ class Agent(NamedTuple):
     settings: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """A policy that can be sampled, too.
+
+    Attributes:
+        mode: observations to the likeliest actions.
+        draw: key and observations to random ones.
+    """
+
+    mode: Policy
+    draw: Callable[[Any, Any], Any]
+
+    def __call__(self, observation: Any) -> Any:
+        return self.mode(observation)
+
+    def sample(self, key: Any, observation: Any) -> Any:
+        return self.draw(key, observation)
+
+
 # Reacher pays minus the distance and minus the squared action; 50 steps per episode.
 RANGES = {"reacher": {"v_min": -50.0, "v_max": 0.0}}
 
 
 def reppo(env: rx.envs.Environment, preset: str, changes: dict[str, Any]) -> Agent:
     """This package: a preset with changes."""
-    changes = {**changes, **RANGES.get(env.name, {})}
-    config, hyperparameters = our_settings(preset, changes)
+    config, hyperparameters = our_settings(preset, {**changes, **RANGES.get(env.name, {})})
+    return _reppo(env, config, hyperparameters)
+
+
+def reppo_any(env: rx.envs.Environment, steps: int) -> Agent:
+    """This package as the command line has it for a task of which nothing is said."""
+    return _reppo(env, *rx.preset_for(env, "any", total_steps=steps))
+
+
+def _reppo(
+    env: rx.envs.Environment, config: rx.Config, hyperparameters: rx.Hyperparameters
+) -> Agent:
     train = rx.make_train(env, config)
     return Agent(
         start=lambda key: train.init(key, hyperparameters),
@@ -91,10 +121,57 @@ REJAX: dict[str, dict[str, Any]] = {
 }
 
 
+# rejax: PPO of its configs/gymnax/*.yaml and, for MinAtar, of its benchmark/breakout_1m.yaml.
+_CLASSIC = {
+    "agent_kwargs": {"activation": "tanh"},
+    "num_envs": 5,
+    "num_steps": 100,
+    "num_epochs": 5,
+    "num_minibatches": 5,
+    "learning_rate": 0.00075,
+    "max_grad_norm": 0.5,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_eps": 0.2,
+    "ent_coef": 0.01,
+    "vf_coef": 0.5,
+}
+_MINATAR = {
+    **_CLASSIC,
+    "num_envs": 32,
+    "num_steps": 32,
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "learning_rate": 0.00025674088686342003,
+    "max_grad_norm": 1,
+    "gamma": 0.995,
+}
+REJAX_GYMNAX: dict[str, dict[str, Any]] = {
+    "CartPole-v1": _CLASSIC,
+    "Acrobot-v1": {**_CLASSIC, "normalize_observations": True},
+    "Pendulum-v1": {
+        **_CLASSIC,
+        "agent_kwargs": {"activation": "swish"},
+        "num_envs": 100,
+        "num_epochs": 10,
+        "num_minibatches": 10,
+        "learning_rate": 0.001,
+        "max_grad_norm": 10,
+        "gamma": 0.995,
+        "ent_coef": 0.0,
+        "normalize_observations": True,
+    },
+    "Breakout-MinAtar": _MINATAR,
+    "Asterix-MinAtar": _MINATAR,
+}
+
+
 def rejax(env: rx.envs.Environment, name: str) -> Agent:
-    """PPO or SAC of rejax (PyPI), on its own wrapper of the Brax environment."""
+    """PPO or SAC of rejax (PyPI), on its own wrapper of the Brax environment; on gymnax, PPO."""
     from rejax import get_algo
 
+    if env.name in REJAX_GYMNAX and name == "ppo":
+        return _rejax_gymnax(env)
     limit = {"env_params": {"episode_length": env.episode_length}}
     algo = get_algo(name).create(env=f"brax/{env.name}", **limit, **REJAX[name])
     steps = algo.num_envs * (algo.num_steps if name == "ppo" else 1)
@@ -108,6 +185,45 @@ def rejax(env: rx.envs.Environment, name: str) -> Agent:
         return act
 
     return Agent(algo.init_state, algo.train_iteration, policy, steps, {**REJAX[name], **limit})
+
+
+def _rejax_gymnax(env: rx.envs.Environment) -> Agent:
+    """PPO of rejax on gymnax >= 1 by the five values of a step that it knows: one `done` for both ends."""
+    import gymnax
+    from gymnax.wrappers import LegacyStepAPIWrapper
+    from rejax import get_algo
+
+    class FiveValues(LegacyStepAPIWrapper):  # type: ignore[misc]
+        """rejax copies its configuration deeply, which the wrapper itself does not survive."""
+
+        def __deepcopy__(self, memo: Any) -> FiveValues:
+            return self
+
+    task, params = gymnax.make(env.name)
+    settings = REJAX_GYMNAX[env.name]
+    algo = get_algo("ppo").create(env=FiveValues(task), env_params=params, **settings)
+    shape, space = task.observation_space(params).shape, task.action_space(params)
+
+    def distribution(state: Any, observation: Any) -> Any:
+        seen = observation.reshape(-1, *shape)
+        if algo.normalize_observations:
+            seen = algo.normalize_obs(state.obs_rms_state, seen)
+        return algo.actor.apply(state.actor_ts.params, seen, method="_action_dist")
+
+    def to_ours(action: Any) -> Any:
+        if algo.discrete:
+            return action.astype(jnp.int32)
+        middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+        return jnp.clip((action - middle) / half, -1.0, 1.0)
+
+    def policy(state: Any) -> Sampled:
+        return Sampled(
+            lambda observation: to_ours(distribution(state, observation).mode()),
+            lambda key, observation: to_ours(distribution(state, observation).sample(seed=key)),
+        )
+
+    steps = algo.num_envs * algo.num_steps
+    return Agent(algo.init_state, algo.train_iteration, policy, steps, settings)
 
 
 # purejaxrl: what its ppo_continuous_action.py says; it was chosen for Brax hopper.

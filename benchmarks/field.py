@@ -5,13 +5,16 @@ python benchmarks/field.py CartpoleSwingup --agent brax-sac --steps 1048576     
 python benchmarks/field.py CartpoleSwingup --agent brax-ppo --steps 1966080 --evals 2 --set num_resets_per_eval=0
 python benchmarks/field.py reacher --agent rejax-ppo --steps 1048576              # a Brax environment
 python benchmarks/field.py reacher --agent purejaxrl-ppo --purejaxrl PATH --steps 1048576
+python benchmarks/field.py Breakout-MinAtar --agent rejax-ppo --steps 393216      # a gymnax environment
+python benchmarks/field.py Breakout-MinAtar --agent reppo-any --steps 393216      # no flag but the task
 
-PATH is a copy of github.com/luchris429/purejaxrl; rejax (with gymnax<1) and Brax are from PyPI. Brax PPO learns
-from 983,040 steps at a time with Playground's settings; with their resets it could not be evaluated before ten
-times that. One run after the other, so that its seconds mean something; the file is written after each run.
-Several agents at a time need cores of their own (`taskset -c 0 python ...`), as many for each. Seconds count
-training only, without compilation or evaluation. Everybody is evaluated alike (Brax by itself): whole episodes with
-the deterministic policy. `python benchmarks/table.py` makes the table from results/field.
+PATH is a copy of github.com/luchris429/purejaxrl; rejax (with gymnax<1 for Brax, with gymnax>=1 for gymnax) and
+Brax are from PyPI. Brax PPO learns from 983,040 steps at a time with Playground's settings; with their resets it
+could not be evaluated before ten times that. One run after the other, so that its seconds mean something; the file
+is written after each run. Several agents at a time need cores of their own (`taskset -c 0 python ...`), as many for
+each. Seconds count training only, without compilation or evaluation; beside them is the share of its cores that a
+run got. Everybody is evaluated alike (Brax by itself): whole episodes with the deterministic policy, and with the
+sampled one where it can be sampled. `python benchmarks/table.py` makes the table from results/field.
 """
 
 from __future__ import annotations
@@ -31,17 +34,20 @@ from typing import Any
 import jax
 import numpy as np
 import record
-from agents import Agent, brax_settings, brax_training, purejaxrl, rejax, reppo
+from agents import Agent, brax_settings, brax_training, purejaxrl, rejax, reppo, reppo_any
 from settings import SIZES, read_changes
 
 import reppo_fx as rx
 from reppo_fx.run.scores import estimate, probability_of_improvement
-from reppo_fx.training.evaluate import evaluate_policy
+from reppo_fx.training.evaluate import SamplingPolicy, evaluate_policy
 from reppo_fx.training.presets import CLEANER
 
-OURS = "reppo-cpu"
+# Whom all others are compared with: the first of which there are results.
+OURS = ("reppo-cpu", "reppo-any")
 FOLDER = record.RESULTS / "field"
 EPISODES = 32
+# Of a core: from here on it counts as a run's own.
+LEAST_SHARE = 0.97
 # Where tasks of a family customarily end; everything else after 1000 steps.
 EPISODE_LENGTHS = {"reacher": 50}
 PUBLISHED = {**SIZES["curves"], **CLEANER}
@@ -50,6 +56,7 @@ AGENTS: dict[str, Callable[[rx.envs.Environment, argparse.Namespace], Agent]] = 
     "reppo-published": lambda env, arguments: reppo(
         env, "authors", {**PUBLISHED, "total_steps": arguments.steps}
     ),
+    "reppo-any": lambda env, arguments: reppo_any(env, arguments.steps),
     "rejax-ppo": lambda env, _: rejax(env, "ppo"),
     "rejax-sac": lambda env, _: rejax(env, "sac"),
     "purejaxrl-ppo": lambda env, arguments: purejaxrl(env, arguments.purejaxrl),
@@ -63,27 +70,32 @@ def field() -> str:
         "# Beside the field",
         "",
         f"Interquartile mean of the return [95 % bootstrap interval] over seeds, {EPISODES} episodes each, after",
-        f"each agent's last step; beside it `{OURS}` at the last evaluation within as many steps, and at the last",
-        "within as many seconds. Seconds are medians, of training alone: without compilation and evaluation.",
-        f"Better: probability that a run of `{OURS}` ends above one of the agent at equal steps. Cores: how many a",
-        "run had to itself. Made from `field/learning_*.json` (`python benchmarks/field.py`).",
+        "each agent's last step, of the deterministic policy; beside it ours, the first row, at the last",
+        "evaluation within as many steps, and at the last within as many seconds. Seconds are medians, of",
+        "training alone: without compilation and evaluation. Better: probability that a run of ours ends above",
+        "one of the agent at equal steps. Sampled: such episodes with actions drawn, where it was measured.",
+        "Cores: how many a run had; where others ran on them, the share of them that it got, so that its seconds",
+        "are too many. Made from `field/learning_*.json` (`python benchmarks/field.py`).",
         "",
         "Every agent has the settings that its own authors chose for the task, as they are (purejaxrl: for Brax",
         "hopper; `reppo-published`: the published hyperparameters with 128 x 64 steps per iteration and width 64).",
         "Playground's are for 5 to 60 M steps with up to thousands of instances on a GPU; the preset `cpu` was",
-        "chosen on the two Cartpole tasks at 0.3 M steps on two cores. So the tables say what one gets on such a",
-        "machine, not what each method could reach with settings made for it.",
+        "chosen on the two Cartpole tasks at 0.3 M steps on two cores. `reppo-any` is one setting for every task,",
+        "with nothing given but the task; rejax has its settings for each gymnax task, for Asterix those for",
+        "Breakout. So the tables say what one gets on such a machine, not what each method could reach with",
+        "settings made for it.",
     ]
     tasks: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob("learning_*.json")):
         result = json.loads(path.read_text())
         tasks.setdefault(result["task"], {})[result["label"]] = result
     for task, results in sorted(tasks.items()):
-        ours = results.pop(OURS, None)
-        if ours is None:
+        first = next((label for label in OURS if label in results), None)
+        if first is None:
             raise SystemExit(
-                f"{FOLDER} has no results of {OURS} on {task}, which all others are compared with."
+                f"{FOLDER} has no results of {' or '.join(OURS)} on {task}, which all others are compared with."
             )
+        ours = results.pop(first)
         lines += [
             "",
             f"## {task}",
@@ -97,8 +109,8 @@ def field() -> str:
 
 HEAD = (
     "| agent | cores | seeds | steps | seconds | return | ours at equal steps | its seconds | better "
-    "| ours at equal seconds | its steps |",
-    "|---|---|---|---|---|---|---|---|---|---|---|",
+    "| ours at equal seconds | its steps | sampled |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -106,12 +118,13 @@ def _row(result: dict[str, Any], beside: list[str]) -> str:
     last = result["evaluations"][-1]
     cells = [
         result["label"],
-        str(result["cores"]),
+        f"{result['cores']}{_share(last)}",
         str(result["num_seeds"]),
         f"{last['env_steps']:,}",
         f"{_seconds(last):.0f}",
         _score(last),
         *(beside or [""] * 5),
+        _score(last, "sampled_return") if "sampled_return" in last else "",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -135,12 +148,18 @@ def _seconds(row: dict[str, Any]) -> float:
     return statistics.median(row["seconds"])
 
 
-def _returns(row: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {"": np.array(row["eval_return"])}
+def _share(row: dict[str, Any]) -> str:
+    """Of its cores, where it was less than nearly all."""
+    share = statistics.median(row.get("core_share", [1.0]))
+    return f", {share:.0%}" if share < LEAST_SHARE else ""
 
 
-def _score(row: dict[str, Any]) -> str:
-    return estimate(_returns(row)).text(1)
+def _returns(row: dict[str, Any], name: str = "eval_return") -> dict[str, np.ndarray]:
+    return {"": np.array(row[name])}
+
+
+def _score(row: dict[str, Any], name: str = "eval_return") -> str:
+    return estimate(_returns(row, name)).text(1)
 
 
 def make_runs(arguments: argparse.Namespace) -> tuple[Callable[[int], list[dict]], dict[str, Any]]:
@@ -152,35 +171,51 @@ def make_runs(arguments: argparse.Namespace) -> tuple[Callable[[int], list[dict]
     iterations = max(arguments.steps // arguments.evals // agent.iteration_steps, 1)
     stretch_steps = iterations * agent.iteration_steps
     start = jax.jit(agent.start)
+    cores = len(os.sched_getaffinity(0))
 
     @functools.partial(jax.jit, donate_argnums=0)
     def stretch(state: Any) -> Any:
         return jax.lax.fori_loop(0, iterations, lambda _, s: agent.iteration(s), state)
 
     @jax.jit
-    def evaluate(state: Any, key: Any) -> Any:
+    def evaluate(state: Any, key: Any) -> dict[str, Any]:
         policy = agent.policy(state)
-        return evaluate_policy(env, policy, key, EPISODES, length).returns.mean()
+        returns = functools.partial(_mean_return, env, policy, key, length)
+        if not isinstance(policy, SamplingPolicy):
+            return {"eval_return": returns()}
+        return {"eval_return": returns(), "sampled_return": returns(stochastic=True)}
+
+    @functools.cache
+    def program() -> Any:
+        return stretch.lower(start(jax.random.key(0))).compile()
 
     def run(seed: int) -> list[dict]:
         key, eval_key = jax.random.split(jax.random.key(seed))
         state = start(key)
-        program = stretch.lower(state).compile()
-        rows, seconds = [], 0.0
+        rows: list[dict] = []
+        seconds = busy = 0.0
         for count in range(1, math.ceil(arguments.steps / stretch_steps) + 1):
-            before = time.perf_counter()
-            state = jax.block_until_ready(program(state))
+            train = program()
+            before, worked = time.perf_counter(), time.process_time()
+            state = jax.block_until_ready(train(state))
             seconds += time.perf_counter() - before
+            busy += time.process_time() - worked
+            returns = {name: float(mean) for name, mean in evaluate(state, eval_key).items()}
             row = {
                 "env_steps": count * stretch_steps,
                 "seconds": seconds,
-                "eval_return": float(evaluate(state, eval_key)),
+                "core_share": round(min(busy / (cores * seconds), 1.0), 3),
+                **returns,
             }
             rows.append(row)
             show(arguments, seed, row)
         return rows
 
     return run, agent.settings
+
+
+def _mean_return(env: Any, policy: Any, key: Any, length: Any, **how: bool) -> Any:
+    return evaluate_policy(env, policy, key, EPISODES, length, **how).returns.mean()
 
 
 def make_brax_runs(
@@ -235,11 +270,8 @@ def show(arguments: argparse.Namespace, seed: int, row: dict[str, Any]) -> None:
 def together(runs: list[list[dict]]) -> list[dict]:
     """Rows of every run as rows with a list each, as `learning.py` writes them."""
     return [
-        {
-            "env_steps": rows[0]["env_steps"],
-            "seconds": [row["seconds"] for row in rows],
-            "eval_return": [row["eval_return"] for row in rows],
-        }
+        {"env_steps": rows[0]["env_steps"]}
+        | {name: [row[name] for row in rows] for name in rows[0] if name != "env_steps"}
         for rows in zip(*runs, strict=True)
     ]
 

@@ -138,6 +138,28 @@ def test_the_field_is_compared_at_equal_steps_and_at_equal_seconds(on_path, tmp_
     }
 
 
+def test_the_field_says_who_shared_a_core_and_what_drawn_actions_came_to(
+    on_path, tmp_path, monkeypatch
+):
+    import field
+    import record
+
+    for label, share in (("reppo-any", 1.0), ("other", 0.5)):
+        row = {"env_steps": 10, "seconds": [2.0] * 2, "core_share": [share] * 2}
+        returns = {"eval_return": [4.0] * 2, "sampled_return": [3.0] * 2}
+        result = {"task": "T", "label": label, "num_seeds": 2, "cores": 1}
+        result["evaluations"] = [row | returns]
+        record.write(result, record.learning_file(tmp_path, label, "T"))
+    monkeypatch.setattr(field, "FOLDER", tmp_path)
+    lines = [line for line in field.field().splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    found = [(row[0], row[1], row[-1].split(" [")[0]) for row in rows[1:]]
+    assert found == [("reppo-any", "1", "3.0"), ("other", "1, 50%", "3.0")]
+    record.learning_file(tmp_path, "reppo-any", "T").unlink()
+    with pytest.raises(SystemExit, match="no results of reppo-cpu or reppo-any on T"):
+        field.field()
+
+
 def test_brax_pays_no_compilation(on_path):
     from field import without_compilation
 
