@@ -7,6 +7,7 @@ python benchmarks/field.py reacher --agent rejax-ppo --steps 1048576            
 python benchmarks/field.py reacher --agent purejaxrl-ppo --purejaxrl PATH --steps 1048576
 python benchmarks/field.py Breakout-MinAtar --agent rejax-ppo --steps 393216      # a gymnax environment
 python benchmarks/field.py Breakout-MinAtar --agent reppo-any --steps 393216      # no flag but the task
+python benchmarks/field.py Breakout-MinAtar --agent reppo-any --steps 983040 --section "Breakout-MinAtar 1 M"
 
 PATH is a copy of github.com/luchris429/purejaxrl; rejax (with gymnax<1 for Brax, with gymnax>=1 for gymnax) and
 Brax are from PyPI. Brax PPO learns from 983,040 steps at a time with Playground's settings; with their resets it
@@ -85,20 +86,20 @@ def field() -> str:
         "Breakout. So the tables say what one gets on such a machine, not what each method could reach with",
         "settings made for it.",
     ]
-    tasks: dict[str, dict[str, dict[str, Any]]] = {}
+    sections: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob("learning_*.json")):
         result = json.loads(path.read_text())
-        tasks.setdefault(result["task"], {})[result["label"]] = result
-    for task, results in sorted(tasks.items()):
+        sections.setdefault(result.get("section", result["task"]), {})[result["label"]] = result
+    for section, results in sorted(sections.items()):
         first = next((label for label in OURS if label in results), None)
         if first is None:
             raise SystemExit(
-                f"{FOLDER} has no results of {' or '.join(OURS)} on {task}, which all others are compared with."
+                f"{FOLDER} has no results of {' or '.join(OURS)} on {section}, which all others are compared with."
             )
         ours = results.pop(first)
         lines += [
             "",
-            f"## {task}",
+            f"## {section}",
             "",
             *HEAD,
             _row(ours, []),
@@ -287,16 +288,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--purejaxrl", type=Path, help="a copy of it")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of Brax only")
+    parser.add_argument("--section", help="of the table, if another than the task")
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
     run, settings = (make_brax_runs if arguments.agent in BRAX else make_runs)(arguments)
-    path = record.learning_file(arguments.out, arguments.agent, arguments.task)
+    section = arguments.section or arguments.task
+    path = record.learning_file(arguments.out, arguments.agent, section.replace(" ", "-"))
     runs: list[list[dict]] = []
     for seed in range(arguments.seeds):
         runs.append(run(seed))
         result = {
             "label": arguments.agent,
             "task": arguments.task,
+            "section": section,
             "num_seeds": len(runs),
             "settings": settings,
             "cores": len(os.sched_getaffinity(0)),
