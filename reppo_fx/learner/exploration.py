@@ -72,6 +72,17 @@ def _beyond_base(hp: Hyperparameters, num_envs: int) -> Float[Array, " num_envs"
     return jnp.clip((place - base) / jnp.maximum(1.0 - base, 1e-6), 0.0, 1.0)
 
 
+def exploring_now(hp: Hyperparameters, done: Float[Array, ""]) -> Hyperparameters:
+    """Hyperparameters as they explore now: no instance does after `exploration_fraction` of the run.
+
+    >>> hp = exploring_now(Hyperparameters(exploration_fraction=0.5), jnp.array(0.6))
+    >>> print(noise_correlations(hp, 4))
+    [0. 0. 0. 0.]
+    """
+    base = jnp.where(done < hp.exploration_fraction, hp.exploration_base, 1.0)
+    return hp._replace(exploration_base=base)
+
+
 def _no_noise(key: Array, distribution: Distribution, num_envs: int) -> tuple[()]:
     del key, distribution, num_envs
     return ()

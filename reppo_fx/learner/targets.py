@@ -17,7 +17,7 @@ from ..ops import (
     lambda_returns,
 )
 from .batch import Batch, Successor
-from .method import Method, network_inputs, policy_of
+from .method import Method, as_it_explores, network_inputs, policy_of
 from .rollout import Rollout, Transition
 from .state import TrainState, key_streams
 
@@ -53,7 +53,10 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     successor = successor_values(method, state, keys, successors)
     act = lambda observation: policy_of(method, state.learner.networks.actor, observation, hp)
     old_policy = map_rows(act, observations[0])
-    trust = method.exploration.weights(method.distribution, old_policy, transitions.action, hp)
+    explored = as_it_explores(method, state)
+    trust = method.exploration.weights(
+        method.distribution, old_policy, transitions.action, explored
+    )
     reward, target = soft_returns(method, state, transitions, successor, trust)
     return Batch(
         actor_observation=observations[0],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from ..envs import COUNTERS, Environment, TimeStep
-from ..learner.method import Method, network_inputs, policy_of
+from ..learner.method import Method, as_it_explores, network_inputs, policy_of
 from ..learner.rollout import Rollout, Transition
 from ..learner.state import RolloutState, TrainState, key_streams
 
@@ -48,7 +48,8 @@ def act(
     hp = state.hyperparameters
     inputs, _ = network_inputs(method, hp, world.statistics, world.observation)
     policy = policy_of(method, state.learner.networks.actor, inputs, hp)
-    action, noise = method.exploration.act(key, method.distribution, policy, world.noise, hp)
+    explored = as_it_explores(method, state)
+    action, noise = method.exploration.act(key, method.distribution, policy, world.noise, explored)
     return method.distribution.to_environment(action), noise
 
 

@@ -8,7 +8,7 @@ import pytest
 import reppo_fx as rx
 from reppo_fx import hosts
 from reppo_fx.envs import probes
-from reppo_fx.learner.exploration import noise_correlations, noise_scales
+from reppo_fx.learner.exploration import exploring_now, noise_correlations, noise_scales
 from reppo_fx.learner.targets import trace_weights
 
 from ..sizes import HP, leaves_close, tiny
@@ -196,6 +196,56 @@ def test_lasting_noise_is_the_same_in_pure_worlds_and_in_simulators(lasting):
     np.testing.assert_allclose(host_moved.rollout.noise, moved.rollout.noise, rtol=1e-5)
     np.testing.assert_allclose(learned.rollout.noise, moved.rollout.noise, rtol=1e-5)
     assert host.transitions.action.shape == rollout.transitions.action.shape
+
+
+def test_instances_explore_for_a_share_of_the_run():
+    at = lambda done, **changes: exploring_now(LASTING._replace(**changes), jnp.asarray(done))
+    for done in (0.0, 0.49):
+        assert float(at(done, exploration_fraction=0.5).exploration_base) == 0.25
+    for done in (0.5, 1.0, 3.0):  # a run may go on beyond its schedule
+        np.testing.assert_allclose(
+            noise_correlations(at(done, exploration_fraction=0.5), 4), np.zeros(4)
+        )
+    assert float(at(0.99).exploration_base) == 0.25  # all of it, where nothing is said
+    wide = exploring_now(WIDE._replace(exploration_fraction=0.0), jnp.zeros(()))
+    np.testing.assert_allclose(noise_scales(wide, 4), np.ones(4))
+
+
+@pytest.mark.once
+def test_exploring_ends_in_pure_worlds_and_in_simulators(lasting):
+    """Noise that hardly changes while it lasts, and anew at every step from half of the run on."""
+    hp = LASTING._replace(noise_correlation=0.9999, exploration_base=0.0, exploration_fraction=0.5)
+    half = lasting.config.schedule_iterations // 2
+    with hosts.pure(probes.match_observation(), 8) as env:
+        train = rx.make_host_train(env, tiny(exploration="correlated", num_envs=8))
+        worlds = (
+            (lasting, rx.collect, lasting.training_env),
+            (
+                train,
+                hosts.collect,
+                train.worlds.training(()),
+            ),
+        )
+        for method, collect, world in worlds:
+            state = method.init(KEY, hp)
+            before = np.asarray(state.rollout.noise)
+            for iteration, lasts in ((half - 1, True), (half, False)):
+                at = state._replace(iteration=jnp.asarray(iteration, jnp.int32))
+                moved, _ = collect(method, world, at)
+                assert np.allclose(moved.rollout.noise, before, atol=0.3) == lasts
+
+
+def test_what_is_trusted_follows_who_explores():
+    """After it, every action is the policy's."""
+    noisy = rx.make_train(probes.constant_reward(), tiny(exploration="noise", num_envs=8))
+    hp = WIDE._replace(exploration_fraction=0.5, min_trace_weight=0.0)
+    state = noisy.init(KEY, hp)
+    _, rollout = rx.collect(noisy, noisy.training_env, state)
+    plain = noisy.init(KEY, hp._replace(exploration_base=1.0))
+    late = state._replace(iteration=jnp.asarray(noisy.config.schedule_iterations, jnp.int32))
+    targets = [rx.make_batch(noisy, s, rollout).target for s in (state, plain, late)]
+    np.testing.assert_allclose(targets[2], targets[1], rtol=1e-6)
+    assert np.abs(targets[0] - targets[2]).max() > 1e-3
 
 
 def test_what_takes_no_noise_says_so():
