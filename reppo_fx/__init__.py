@@ -107,7 +107,7 @@ from .training.diagnosis import Finding, ReppoRunWarning, Watch, diagnose
 from .training.evaluate import EpisodeMetric, Episodes, Trajectory, evaluate, evaluate_policy
 from .training.iteration import train_iteration
 from .training.policy import Policy, make_policy
-from .training.presets import PRESETS, horizon_discount, preset, preset_for
+from .training.presets import PRESETS, horizon_discount, preset, preset_for, training_episode
 from .training.train import Metrics, Train, make_train
 
 __version__ = "0.2.0"
@@ -261,6 +261,7 @@ __all__ = [
     "tanh_normal_mode",
     "tanh_normal_sample",
     "train_iteration",
+    "training_episode",
     "uniform",
     "update",
     "value_of",

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,6 +33,8 @@ from .display import count, make_console, print_line, print_table
 from .export.verb import Export, run_export
 from .flags import (
     DEFAULT_PRESET,
+    DISCOUNT,
+    TIME_LIMIT,
     TRAINING,
     Eval,
     Plot,
@@ -294,23 +296,31 @@ def _run(arguments: list[str], console: Console) -> int:
         return run_render(parsed, console)
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
-    if saved is None and parsed.preset == FITTED and not look_ahead(arguments).discount:
-        parsed = _with_discount_of_task(parsed)
+    if saved is None and parsed.preset == FITTED:
+        parsed = _fitted_to_task(parsed, look_ahead(arguments).given)
     return _run_train(parsed, saved, console)
 
 
-def _with_discount_of_task(arguments: Settings) -> Settings:
-    """The settings with the discount of a tenth of the task's episodes."""
+def _fitted_to_task(arguments: Settings, given: frozenset[str]) -> Settings:
+    """The settings with the discount and the training episodes that fit the task's, but for what is given."""
+    if {DISCOUNT, TIME_LIMIT} <= given:
+        return arguments
     config = Config(**dataclasses.asdict(arguments.config))
     world = worlds.make_world(arguments.task, config)
-    _, fitted = preset_for(world, arguments.preset, episode_length=config.episode_length)
+    fitted, numbers = preset_for(world, arguments.preset, episode_length=config.episode_length)
     if not isinstance(world, Environment):
         world.close()
-    numbers = dataclasses.replace(
-        arguments.hyperparameters, discount=float(np.asarray(fitted.discount))
-    )
-    changed: Settings = dataclasses.replace(cast(Any, arguments), hyperparameters=numbers)
-    return changed
+    changed: Any = arguments
+    if DISCOUNT not in given:
+        own = dataclasses.replace(
+            changed.hyperparameters, discount=float(np.asarray(numbers.discount))
+        )
+        changed = dataclasses.replace(changed, hyperparameters=own)
+    if TIME_LIMIT not in given:
+        own = dataclasses.replace(changed.config, training_time_limit=fitted.training_time_limit)
+        changed = dataclasses.replace(changed, config=own)
+    settings: Settings = changed
+    return settings
 
 
 def main(arguments: list[str] | None = None) -> int:

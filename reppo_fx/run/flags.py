@@ -25,8 +25,10 @@ from .show import Show
 DEFAULT_TASK = "CartpoleBalance"
 DEFAULT_PRESET = "cpu"
 DEFAULT_SEEDS = 3
-PRESET, RESUME, DISCOUNT = "--preset", "--resume", "--discount"
+PRESET, RESUME = "--preset", "--resume"
 TRAINING = ("train", "sweep")
+# What the preset for unknown tasks takes from the task, where they are not given.
+DISCOUNT, TIME_LIMIT = "--discount", "--training-time-limit"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Ahead(NamedTuple):
 
     preset: str | None
     resume: str | None
-    discount: bool = False
+    given: frozenset[str] = frozenset()
 
 
 def _config_flags(config: Config) -> type:
@@ -233,9 +235,9 @@ def look_ahead(arguments: list[str]) -> Ahead:
     if arguments[:1] and arguments[0] in TRAINING:
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
             flag, equals, value = argument.partition("=")
-            if flag in (PRESET, RESUME, DISCOUNT):
+            if flag in (PRESET, RESUME, DISCOUNT, TIME_LIMIT):
                 found[flag] = value if equals else following
-    return Ahead(found.get(PRESET) or None, found.get(RESUME) or None, DISCOUNT in found)
+    return Ahead(found.get(PRESET) or None, found.get(RESUME) or None, frozenset(found))
 
 
 def parse_grid(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from .._errors import unknown_name
@@ -30,7 +31,7 @@ PURPOSES: dict[str, str] = {
 need `v_min`, `v_max` or `reward_scale` of their own."""
 
 FITTED = "any"
-"""The preset whose discount the command line fits to the task."""
+"""The preset whose discount and training episodes the command line fits to the task."""
 
 # What both small presets learn with.
 LEARNING: dict[str, float] = {
@@ -126,6 +127,33 @@ def horizon_discount(
     return min(max(1.0 - 10.0 / length, lowest), highest)
 
 
+def training_episode(episode_length: SupportsIndex, horizons: float | int = 2.5) -> int:
+    """`min( episode length, ⌈ horizons / (1 − γ) ⌉ )`, `γ` the `horizon_discount`: how long to train at a stretch.
+
+    Cut episodes bootstrap from their true successors, so nothing is said of the task that is not so, and more of
+    them begin: with few instances there are few starts (targets to reach, places to begin from), and those of the
+    moment are learned at the cost of the others. What comes late in an episode is seen less.
+
+    Args:
+        episode_length: in steps.
+        horizons: how many of them; with fewer, what takes long is never reached.
+
+    Returns:
+        Steps, for `training_time_limit`.
+
+    Raises:
+        ValueError: if the length is below 1, or `horizons` is not positive.
+
+    >>> training_episode(1000), training_episode(200), training_episode(20)
+    (250, 50, 20)
+    """
+    if not horizons > 0.0:
+        raise ValueError(f"horizons is {horizons}; it must be positive.")
+    length = as_count("episode_length", episode_length)
+    # Half a step less, or rounding of 1 - γ would make one too many.
+    return min(length, math.ceil(horizons / (1.0 - horizon_discount(length)) - 0.5))
+
+
 def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
     """A named pair of settings, with fields of the config changed.
 
@@ -160,15 +188,15 @@ class HasEpisodes(Protocol):
 def preset_for(
     world: HasEpisodes, name: str = "any", **config_changes: Any
 ) -> tuple[Config, Hyperparameters]:
-    """A preset with the discount that fits a world's episodes: `horizon_discount` of their length.
+    """A preset with what fits a world's episodes: `horizon_discount` and `training_episode` of their length.
 
-    The command line does the same with `--preset any` where `--discount` is not given.
+    The command line does the same with `--preset any` where `--discount` or `--training-time-limit` is not given.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and `episode_length`
             is not changed either, the preset's own discount stays.
         name: of the preset.
-        **config_changes: fields of `Config` to replace.
+        **config_changes: fields of `Config` to replace; `training_time_limit` stays as it is given here.
 
     Returns:
         `(config, hyperparameters)`.
@@ -180,9 +208,13 @@ def preset_for(
     >>> config, hyperparameters = preset_for(probes.match_observation(), episode_length=200)
     >>> hyperparameters.discount
     0.95
+    >>> config.training_time_limit
+    50
     """
     config, hyperparameters = preset(name, **config_changes)
     length = config.episode_length or world.episode_length
     if length is None:
         return config, hyperparameters
+    if "training_time_limit" not in config_changes:
+        config = dataclasses.replace(config, training_time_limit=training_episode(length))
     return config, hyperparameters._replace(discount=horizon_discount(length))

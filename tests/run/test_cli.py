@@ -468,16 +468,18 @@ def test_a_run_of_the_largest_seed(probe_task, run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "discount"),
+    ("flags", "discount", "limit"),
     [
-        (["--preset", "any"], 0.95),  # a probe's episodes are of 6 steps
-        (["--preset", "any", "--episode-length", "400"], 0.975),
-        (["--preset=any", "--discount=0.9"], 0.9),
-        (["--preset", "cpu"], 0.98),
+        (["--preset", "any"], 0.95, 6),  # a probe's episodes are of 6 steps
+        (["--preset", "any", "--episode-length", "400"], 0.975, 100),
+        (["--preset=any", "--discount=0.9"], 0.9, 6),
+        (["--preset=any", "--training-time-limit=5"], 0.95, 5),
+        (["--preset=any", "--training-time-limit", "5", "--discount", "0.9"], 0.9, 5),
+        (["--preset", "cpu"], 0.98, None),
     ],
 )
-def test_the_preset_for_unknown_tasks_takes_the_discount_of_their_episodes(
-    probe_task, monkeypatch, flags, discount
+def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
+    probe_task, monkeypatch, flags, discount, limit
 ):
     plans = []
 
@@ -488,3 +490,4 @@ def test_the_preset_for_unknown_tasks_takes_the_discount_of_their_episodes(
     monkeypatch.setattr(session, "run_to_folder", note)
     assert cli.main(["train", "probe", *flags]) != 0
     assert plans[0].hyperparameters.discount == discount
+    assert plans[0].config.training_time_limit == limit

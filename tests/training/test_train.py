@@ -358,11 +358,23 @@ def test_a_horizon_is_a_tenth_of_the_episode_within_bounds():
 def test_a_preset_is_fitted_to_the_episodes_of_a_world():
     world = probes.match_observation()._replace(episode_length=400)
     config, hp = rx.preset_for(world)
-    assert (config, hp._replace(discount=0.99)) == rx.preset("any")
-    assert hp.discount == 0.975
+    own, numbers = rx.preset("any")
+    assert config == dataclasses.replace(own, training_time_limit=100)
+    assert hp == numbers._replace(discount=0.975)
+    assert rx.preset_for(world, training_time_limit=None)[0] == own
+    assert rx.preset_for(world, episode_length=2000)[0].training_time_limit == 500
     assert rx.preset_for(world, episode_length=50)[1].discount == 0.95
     assert rx.preset_for(world, "cpu")[1].discount == 0.975
-    assert rx.preset_for(probes.constant_reward())[1] == rx.preset("any")[1]
+    assert rx.preset_for(probes.constant_reward()) == rx.preset("any")
+
+
+def test_training_episodes_are_of_horizons_and_no_longer_than_the_tasks():
+    lengths = {1: 1, 20: 20, 50: 50, 200: 50, 400: 100, 1000: 250, 2000: 500, 10_000: 500}
+    assert {n: rx.training_episode(n) for n in lengths} == lengths
+    assert rx.training_episode(1000, 5) == 500
+    for wrong in ({"horizons": 0.0}, {"episode_length": 0}):
+        with pytest.raises(ValueError, match=r"must be positive|at least 1"):
+            rx.training_episode(**{"episode_length": 100, **wrong})
 
 
 def test_unknown_preset_gets_the_nearest_name():
