@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         **describe_run(train, plan),
         **record.stamp(),
         "compile_seconds": round(compiled - started, 1),
-        "evaluations": evaluations,
+        **record.thinned(evaluations),
     }
 
 
@@ -133,7 +133,7 @@ def measure_original(arguments: argparse.Namespace) -> dict:
         "seed": arguments.seed,
         "settings": authors_settings(**changes),
         **record.stamp(),
-        "evaluations": evaluations,
+        **record.thinned(evaluations),
     }
 
 

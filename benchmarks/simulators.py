@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import record
 from record import RESULTS
 
 FOLDER = RESULTS / "hosts"
@@ -16,7 +16,7 @@ SUCCESS = ("success_once (last)", "success (last)")
 
 
 def read(pattern: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob(pattern))]
+    return [record.read(path) for path in sorted(FOLDER.glob(pattern))]
 
 
 def at_points(rows: list[dict[str, Any]], name: str) -> str:

@@ -13,7 +13,6 @@ One task after the other, JSON after each; what is there already is left out, so
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +140,7 @@ def run_task(arguments: argparse.Namespace, task: str) -> dict[str, Any]:
         "changes": arguments.set,
         "settings": label_settings(settings, axes),
         "seconds": round(time.perf_counter() - started, 1),
-        "evaluations": rows,
+        **record.thinned(rows),
     }
 
 
@@ -197,7 +196,7 @@ def read(folder: Path) -> dict[str, dict[str, Scores]]:
     """By variant and task."""
     found: dict[str, dict[str, Scores]] = {}
     for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
+        result = record.read(path)
         rows = result["evaluations"]
         steps = np.array([r["env_steps"] for r in rows])
         returns = np.array([r["eval_return"] for r in rows])
