@@ -68,13 +68,17 @@ def learned() -> list[str]:
 
 def same_policies() -> list[str]:
     lines = ["", "## The same policies in both simulators", ""]
-    lines += ["| task | trained in | MJX | EnvPool |", "|---|---|---|---|"]
+    lines += ["| task | trained in | MJX | EnvPool | what differs |", "|---|---|---|---|---|"]
     for result in read("policy_*.json"):
         cells = [
             f"{result[name]['mean']:.1f} ± {result[name]['std_over_episodes']:.1f}"
+            if name in result
+            else ""
             for name in ("mjx", "envpool")
         ]
-        lines.append(f"| {result['task']} | {result['folder']} | {' | '.join(cells)} |")
+        # Files from before it was looked at do not say.
+        said = "; ".join(result["differs"]) or "nothing" if "differs" in result else ""
+        lines.append(f"| {result['task']} | {result['folder']} | {' | '.join(cells)} | {said} |")
     return lines
 
 
