@@ -221,8 +221,8 @@ TITLES = {
 NAMES = (*TITLES, *SECTION_NAMES)
 DEFINITIONS = """\
 Return: mean over seeds ± standard error of a run's mean over the last quarter of its evaluations, 8 episodes each.
-Minutes: training all runs of a program (in brackets, how many) on two cores, evaluations included and compilation
-not; s per M steps: these seconds by the million steps of all runs together."""
+Minutes: from the first step to the last evaluation of all runs of a program (in brackets, how many) together,
+evaluations included, most of compilation not; s per M steps: these seconds by the million steps of all of them."""
 PUBLISHED_DEFINITIONS = f"""\
 The columns REPPO to SAC are published returns: means at the end, after {SECONDS_STEPS / 1e6:.0f} M steps
 (SAC: after its own budget), from the result files that the authors of REPPO publish with their code; L40S: their

@@ -283,6 +283,28 @@ def test_the_control_suite_beside_what_is_published_and_the_original(on_path, tm
     assert steps[("any, 2 of 23 tasks",)]["2.5"] == ""
 
 
+def test_variants_on_a_suite_are_compared_with_the_baseline_and_the_published_order(
+    on_path, tmp_path
+):
+    import suite_pictures
+    import suite_tables
+
+    folder = tmp_path / "figure7"
+    for task in ("CheetahRun", "FingerSpin"):
+        for label, value in (("no-kl", 200.0), ("baseline", 400.0), ("no-norm", 500.0)):
+            returns = [[[value + i, value, value - i]] for i in range(4)]
+            write_results(folder, label, task, returns)
+    page = suite_tables.suite_table(folder)
+    found = table_of(page, "better")
+    assert list(found) == [("baseline",), ("no-kl",), ("no-norm",)]
+    assert found[("no-kl",)]["better"].startswith("0.00")
+    assert found[("no-norm",)]["better"].startswith("1.00")
+    published = table_of(page[page.index("Published") :], "CheetahRun")
+    assert published[("no-kl",)] == {"variant": "no-kl", "CheetahRun": "834", "FingerSpin": "736"}
+    suite_pictures.draw(folder, tmp_path / "figure7.png")
+    assert (tmp_path / "figure7.png").stat().st_size > 10_000
+
+
 def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path):
     import suite
     from settings import our_settings, read_our_changes
@@ -325,13 +347,29 @@ def test_a_suite_says_what_is_wrong_before_it_trains(on_path, texts, said):
 
 
 def test_every_suite_knows_where_its_tasks_are(on_path):
-    from suites import SUITES, check_tasks, full_name, playground_name
+    from suites import SUITES, check_tasks, full_name, options_of
 
-    for name in ("cheap", "six", "dmc", "humanoid"):
+    for name in ("cheap", "six", "dmc"):
         check_tasks(SUITES[name])
     assert full_name("CheetahRun") == "envpool:CheetahRun-v1"
+    assert options_of("brax:ant", None) == {"backend": "spring"}
+    assert options_of("brax:ant", ["backend=mjx"]) == {"backend": "mjx"}
+    assert options_of("CheetahRun", None) == {}
+
+
+@pytest.mark.slow
+def test_the_simulators_of_pure_suites_have_their_tasks(on_path):
+    from suites import SUITES, check_tasks, make, options_of, playground_name
+
+    import reppo_fx as rx
+
+    check_tasks([*SUITES["humanoid"], *SUITES["brax"]])
     # The original code can be run beside all of them.
     assert all(playground_name(task) for task in SUITES["dmc"])
+    assert playground_name("brax:hopper") is None
+    for task in SUITES["brax"]:
+        world = make(task, rx.preset("any")[0], options_of(task, None))
+        assert isinstance(world, rx.envs.Environment)
 
 
 def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
