@@ -258,12 +258,17 @@ def check(arguments: argparse.Namespace) -> list[Program]:
     if arguments.original and not (arguments.original / "src" / "jaxrl" / "reppo.py").is_file():
         raise ValueError(f"--original is {arguments.original}; it must hold src/jaxrl/reppo.py.")
     check_tasks(arguments.tasks)
+    for task in arguments.tasks:
+        options_of(task, arguments.env)
     return found
 
 
 def main() -> int:
     arguments = parse()
     if arguments.command == "table":
+        if not any(arguments.out.glob("*.json")):
+            print(f"{arguments.out} has no results yet.", file=sys.stderr)
+            return 2
         print(suite_table(arguments.out))
         draw(arguments.out, arguments.out.parent / f"{arguments.out.name}_curves.png")
         return 0
@@ -271,7 +276,7 @@ def main() -> int:
         without_rendering()
     try:
         found = check(arguments)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, SystemExit) as error:
         print(error, file=sys.stderr)
         return 2
     failed = []

@@ -25,7 +25,8 @@ def draw_tasks(found: Found, path: Path) -> None:
     tasks = tasks_of(found)
     columns = min(5, len(tasks))
     shape = (-(-len(tasks) // columns), columns)
-    figure, axes = plt.subplots(*shape, figsize=(3.2 * columns, 2.6 * shape[0]), squeeze=False)
+    size = (3.2 * columns, 2.6 * shape[0] + 0.6)
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     for panel in axes.ravel()[len(tasks) :]:
         panel.set_axis_off()
     for panel, task in zip(axes.ravel(), tasks, strict=False):
@@ -44,10 +45,14 @@ def draw_tasks(found: Found, path: Path) -> None:
             panel.axhline(PUBLISHED.get(task, MOST), color="gray", ls="--", lw=0.8)
         panel.set_title(task, fontsize=9)
         panel.tick_params(labelsize=7)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=7)
     figure.supxlabel("million environment steps of each seed", fontsize=8)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    # More would share colours.
+    if len(found) <= 10:
+        lines = [panel.get_legend_handles_labels() for panel in axes.ravel()]
+        by_label = {label: line for pair in lines for line, label in zip(*pair, strict=True)}
+        figure.legend(
+            by_label.values(), by_label, loc="outside lower center", ncol=4, fontsize="small"
+        )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -225,8 +225,8 @@ Minutes: from the first step to the last evaluation of all runs of a program (in
 evaluations included, most of compilation not; s per M steps: these seconds by the million steps of all of them."""
 PUBLISHED_DEFINITIONS = f"""\
 The columns REPPO to SAC are published returns: means at the end, after {SECONDS_STEPS / 1e6:.0f} M steps
-(SAC: after its own budget), from the result files that the authors of REPPO publish with their code; L40S: their
-seconds per million steps on that GPU. Of the best: return by the highest published mean of any method on the task.
+(SAC: after its own budget), from the result files that the authors of REPPO publish with their code, of 4 to 50 runs
+a task; L40S: their seconds per million steps on that GPU (380 to 1,137 s for all 50 M). Of the best: return by the highest published mean of any method on the task.
 Reached: share of runs whose return is at {REACHED:.0%} of that or above (published runs: at their end); stayed:
 share of runs that are there at every evaluation of the last quarter. At zero: below {ZERO:.0%} of the best."""
 ORIGINAL_DEFINITIONS = """\
@@ -253,7 +253,10 @@ def suite_page(folder: Path) -> str:
     text += ["", *machines(folder), ""]
     if folder.name == "dmc":
         text += ["## All tasks", "", *as_table(overall(found)), ""]
-        text += ["Mean of return by the best after so many million steps:", ""]
+        text += [
+            "Mean of return by the best after so many million steps (FastTD3's files have few points):",
+            "",
+        ]
         steps = ["", *(f"{millions:g}" for millions in STEPS)]
         text += [*as_table(at_steps(found), steps), "", "## By task", ""]
     return "\n".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from host_trains import value_of
@@ -166,7 +166,7 @@ def make_train(world: World, config: rx.Config) -> AnyTrain:
     return rx.make_train(world, config)
 
 
-def options_of(task: str, texts: Iterable[str] | None) -> dict[str, Any]:
+def options_of(task: str, texts: Sequence[str] | None) -> dict[str, Any]:
     """`NAME=VALUE` as arguments of a task's adapter; its family's of `OPTIONS` where none are given.
 
     >>> options_of("brax:ant", None), options_of("brax:ant", ["backend=mjx"])
@@ -174,4 +174,7 @@ def options_of(task: str, texts: Iterable[str] | None) -> dict[str, Any]:
     """
     if texts is None:
         return OPTIONS.get(full_name(task).partition(":")[0], {})
-    return {name: value_of(value) for name, _, value in (text.partition("=") for text in texts)}
+    pairs = [text.partition("=") for text in texts]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError(f"--env has {' '.join(texts)!r}; each must be NAME=VALUE.")
+    return {name: value_of(value) for name, _, value in pairs}

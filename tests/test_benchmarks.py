@@ -74,6 +74,10 @@ def test_unknown_settings_are_named(on_path):
 
     with pytest.raises(SystemExit, match="num_envz.*num_envs"):
         read_our_changes("authors", ["num_envz=3"])
+    with pytest.raises(SystemExit, match="num_envs must be a whole number"):
+        read_our_changes("authors", ["num_envs=many"])
+    with pytest.raises(SystemExit, match="'num_envs'; it must be NAME=VALUE"):
+        read_our_changes("authors", ["num_envs"])
 
 
 def test_the_original_takes_our_names(on_path):
@@ -335,6 +339,7 @@ def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path)
         (["--tasks", "CheetahRunn"], "did you mean 'CheetahRun-v1'"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--vary", "sigma=a"], "--vary has 'sigma=a'"),
+        (["--env", "backend"], "--env has 'backend'"),
         (["--vary", "sigmo=0.1"], "sigmo"),
         (["--original", "nowhere"], "--original is nowhere"),
     ],
