@@ -53,10 +53,10 @@ def train_policies(arguments: argparse.Namespace, task: str) -> Any:
     changes = read_our_changes(arguments.preset, [*sizes, *arguments.set])
     config, hp = our_settings(arguments.preset, changes)
     keys, members = flatten_members(rx.grid(hp), arguments.seeds, jax.random.key(0))
-    state = None
     with closing(make_train(make(task, config, {}), config)) as train:
         programs = compile_programs(train, keys, members)
-        for progress in run_loop(train, programs, programs.init(keys, members)):
+        state = programs.init(keys, members)
+        for progress in run_loop(train, programs, state):
             state = progress.state
             if progress.metrics is not None:
                 means = np.asarray(progress.metrics.eval_return).round(1).tolist()

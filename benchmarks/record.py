@@ -171,8 +171,10 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit that is checked out, with a plus if files differ from it."""
-    run = lambda *arguments: subprocess.run(
-        ["git", "-C", str(RESULTS.parent), *arguments], capture_output=True, text=True
-    ).stdout.strip()
+
+    def run(*arguments: str) -> str:
+        command = ["git", "-C", str(RESULTS.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
     changed = run("status", "--porcelain", "--", ":/reppo_fx", ":/benchmarks/*.py")
     return run("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")

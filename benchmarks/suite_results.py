@@ -61,7 +61,7 @@ def mean_and_error(values: np.ndarray, digits: int | None = None) -> str:
 
 def last_quarter(values: np.ndarray) -> np.ndarray:
     """Per seed, the mean of the last quarter of the evaluations."""
-    return values[-max(1, len(values) // 4) :].mean(0)
+    return np.asarray(values[-max(1, len(values) // 4) :].mean(0))
 
 
 Found = dict[str, dict[str, Scores]]
@@ -134,7 +134,7 @@ def as_table(rows: list[dict[str, str]], order: Iterable[str] = ()) -> list[str]
     >>> as_table([{"a": "1", "b": ""}, {"a": "2", "b": "", "c": "3"}])
     ['| a | c |', '|---|---|', '| 1 |  |', '| 2 | 3 |']
     """
-    heads = dict.fromkeys([*order, *(name for row in rows for name in row)])
-    heads = [name for name in heads if any(row.get(name) for row in rows)]
+    names = dict.fromkeys([*order, *(name for row in rows for name in row)])
+    heads = [name for name in names if any(row.get(name) for row in rows)]
     body = (f"| {' | '.join(row.get(name, '') for name in heads)} |" for row in rows)
     return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *body]

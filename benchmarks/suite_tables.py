@@ -106,8 +106,8 @@ def better(found: Found, label: str, tasks: list[str]) -> str:
     shared = [task for task in tasks if task in ours and task in theirs]
     if not shared:
         return ""
-    ends = [{task: last_quarter(by[task].returns) for task in shared} for by in (ours, theirs)]
-    return probability_of_improvement(*ends).text(2)
+    own, other = ({t: last_quarter(by[t].returns) for t in shared} for by in (ours, theirs))
+    return probability_of_improvement(own, other).text(2)
 
 
 def task_row(found: Found, label: str, task: str) -> dict[str, str]:
@@ -203,8 +203,8 @@ def at_steps(found: Found) -> list[dict[str, str]]:
                 ]
                 row[f"{millions:g}"] = f"{np.mean(shares):.2f}"
         rows.append(row)
-    for method, shares in CURVES.items():
-        own = {f"{m:g}": f"{x:.2f}" for m, x in zip(published.STEPS, shares, strict=True)}
+    for method, means in CURVES.items():
+        own = {f"{m:g}": f"{x:.2f}" for m, x in zip(published.STEPS, means, strict=True)}
         rows.append({"": f"{METHODS[method]}, published", **own})
     return rows
 
@@ -225,10 +225,11 @@ Minutes: from the first step to the last evaluation of all runs of a program (in
 evaluations included, most of compilation not; s per M steps: these seconds by the million steps of all of them."""
 PUBLISHED_DEFINITIONS = f"""\
 The columns REPPO to SAC are published returns: means at the end, after {SECONDS_STEPS / 1e6:.0f} M steps
-(SAC: after its own budget), from the result files that the authors of REPPO publish with their code, of 4 to 50 runs
-a task; L40S: their seconds per million steps on that GPU (380 to 1,137 s for all 50 M). Of the best: return by the highest published mean of any method on the task.
-Reached: share of runs whose return is at {REACHED:.0%} of that or above (published runs: at their end); stayed:
-share of runs that are there at every evaluation of the last quarter. At zero: below {ZERO:.0%} of the best."""
+(SAC: after its own budget), from the result files that the authors of REPPO publish with their code, of 4 to 50
+runs a task; L40S: their seconds per million steps on that GPU (380 to 1,137 s for all 50 M). Of the best: return by
+the highest published mean of any method on the task. Reached: share of runs whose return is at {REACHED:.0%} of
+that or above (published runs: at their end); stayed: share of runs that are there at every evaluation of the last
+quarter. At zero: below {ZERO:.0%} of the best."""
 ORIGINAL_DEFINITIONS = """\
 `original-…` is the original code with its published hyperparameters at our steps, data per update, minibatches,
 epochs and widths, on the same task in MuJoCo Playground. Better: probability that a run of ours ends above one of

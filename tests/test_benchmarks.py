@@ -351,6 +351,22 @@ def test_a_suite_says_what_is_wrong_before_it_trains(on_path, texts, said):
         suite.check(suite.parse(texts))
 
 
+def test_a_suite_whose_simulator_is_missing_ends_with_a_sentence(on_path, monkeypatch, capsys):
+    import suite
+
+    from reppo_fx import hosts
+    from reppo_fx._errors import MissingExtraError
+
+    def names():
+        raise MissingExtraError("ManiSkill is not installed.")
+
+    family = hosts.FAMILIES["maniskill"]._replace(names=names)
+    monkeypatch.setitem(hosts.FAMILIES, "maniskill", family)
+    monkeypatch.setattr(sys, "argv", ["suite.py", "--suite", "maniskill"])
+    assert suite.main() == 2
+    assert capsys.readouterr().err == "ManiSkill is not installed.\n"
+
+
 def test_every_suite_knows_where_its_tasks_are(on_path):
     from suites import SUITES, check_tasks, full_name, options_of
 
