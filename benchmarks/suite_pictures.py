@@ -44,8 +44,8 @@ def draw_tasks(found: Found, path: Path) -> None:
         if task in KNOWN or task in PUBLISHED:
             panel.axhline(PUBLISHED.get(task, MOST), color="gray", ls="--", lw=0.8)
         panel.set_title(task, fontsize=9)
+        panel.set_xlabel("million steps of each seed", fontsize=7)
         panel.tick_params(labelsize=7)
-    figure.supxlabel("million environment steps of each seed", fontsize=8)
     # More would share colours.
     if len(found) <= 10:
         lines = [panel.get_legend_handles_labels() for panel in axes.ravel()]
