@@ -48,10 +48,12 @@ import reppo_fx as rx
 from reppo_fx.run.display import SUCCESS
 from reppo_fx.run.loop import compile_programs, run_loop
 from reppo_fx.run.session import closing
-from reppo_fx.sweeps.members import flatten_members, label_settings
+from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
 from reppo_fx.training.presets import FITTED, PRESETS
 
 VARIANTS = dict(SECTIONS.values())
+INSTANCE = 14 * 2**20
+"""Bytes of an instance of the control suite in EnvPool."""
 # Of the training diagnostics; those of the learner are all there.
 OF_TRAINING = ("value_bias", "outside", "unit")
 
@@ -121,8 +123,25 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
             others.append(Program(label, [*changes, *text.split()], axes, []))
     found = [Program(arguments.label, changes, axes, beside), *others]
     for program in found:
-        settings_of(program, our_settings(*_preset(arguments, program))[1])
+        config, hp = our_settings(*_preset(arguments, program))
+        members = len(settings_of(program, hp)[1]) * arguments.seeds
+        if any(":" not in task for task in arguments.tasks):
+            check_memory(members, config)
     return found
+
+
+def check_memory(members: int, config: rx.Config) -> None:
+    """That EnvPool's instances of the control suite fit into this machine: a process that is killed says nothing.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    each, has = config.num_envs + config.num_eval_envs, host_memory()
+    if members * each * INSTANCE > has:
+        raise ValueError(
+            f"--seeds and --vary make {members} members of {each} instances, which take "
+            f"{members * each * INSTANCE / 2**30:.0f} GiB in EnvPool; this machine has {has / 2**30:.0f}."
+        )
 
 
 def _preset(arguments: argparse.Namespace, program: Program) -> tuple[str, dict[str, Any]]:

@@ -314,7 +314,7 @@ def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path)
     from settings import our_settings, read_our_changes
 
     arguments = suite.parse(
-        ["--variants", "choices", "--preset", "cpu", "--vary", "sigma=0.01,0.02"]
+        ["--variants", "choices", "--vary", "sigma=0.01,0.02", "--tasks", "brax:hopper"]
     )
     first, *others = suite.programs(arguments)
     assert first.beside == [{"aux_weight": 0.5}, {"min_std": 0.1}]
@@ -342,6 +342,7 @@ def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path)
         (["--env", "backend"], "--env has 'backend'"),
         (["--vary", "sigmo=0.1"], "sigmo"),
         (["--original", "nowhere"], "--original is nowhere"),
+        (["--seeds", "1000000"], "1000000 members of 72 instances, which take 984375 GiB"),
     ],
 )
 def test_a_suite_says_what_is_wrong_before_it_trains(on_path, texts, said):
