@@ -252,13 +252,38 @@ def run_original(arguments: argparse.Namespace, task: str, program: Program) -> 
     train_once(arguments.out, name, label, own, arguments.original_python)
 
 
+def file_of(arguments: argparse.Namespace, task: str, program: Program) -> Path:
+    return Path(arguments.out) / f"{program.label}_{task.replace(':', '-')}.json"
+
+
+def check_files(arguments: argparse.Namespace, found: list[Program]) -> None:
+    """That what is there is what would be trained: it is left out.
+
+    Raises:
+        ValueError: naming a file of another run.
+    """
+    for task in arguments.tasks:
+        for program in found:
+            path = file_of(arguments, task, program)
+            if not path.exists():
+                continue
+            result = record.read(path)
+            own = (arguments.preset, arguments.seeds, program.changes)
+            there = tuple(result[name] for name in ("preset", "seeds", "changes"))
+            if there != own:
+                raise ValueError(
+                    f"{path} is of another run: preset, seeds and changes are {there}, and not {own}; give another "
+                    "--label or --out."
+                )
+
+
 def jobs(
     arguments: argparse.Namespace, found: list[Program]
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """What is missing, in order: a task with all its programs, then the original code on it."""
     for task in arguments.tasks:
         for program in found:
-            path = arguments.out / f"{program.label}_{task.replace(':', '-')}.json"
+            path = file_of(arguments, task, program)
             if not path.exists():
                 yield f"{program.label} on {task}", partial(keep, path, arguments, task, program)
         if arguments.original:
@@ -277,6 +302,7 @@ def check(arguments: argparse.Namespace) -> list[Program]:
     if arguments.original and not (arguments.original / "src" / "jaxrl" / "reppo.py").is_file():
         raise ValueError(f"--original is {arguments.original}; it must hold src/jaxrl/reppo.py.")
     check_tasks(arguments.tasks)
+    check_files(arguments, found)
     for task in arguments.tasks:
         options_of(task, arguments.env)
     return found

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from published import PUBLISHED
 from record import RESULTS
 from study import draw as draw_comparison
-from suite_results import KNOWN, Found, curves_of, read, tasks_of
+from suite_results import KNOWN, Found, curves_of, plain_name, read, tasks_of
 from suite_tables import MOST, NAMES, SECTION_NAMES, results_of
 
 
@@ -41,8 +41,9 @@ def draw_tasks(found: Found, path: Path) -> None:
             panel.fill_between(
                 steps / 1e6, mean - error, mean + error, color=color, alpha=0.2, lw=0
             )
-        if task in KNOWN or task in PUBLISHED:
-            panel.axhline(PUBLISHED.get(task, MOST), color="gray", ls="--", lw=0.8)
+        named = plain_name(task)
+        if named in KNOWN or named in PUBLISHED:
+            panel.axhline(PUBLISHED.get(named, MOST), color="gray", ls="--", lw=0.8)
         panel.set_title(task, fontsize=9)
         panel.set_xlabel("million steps of each seed", fontsize=7)
         panel.tick_params(labelsize=7)

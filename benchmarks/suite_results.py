@@ -11,7 +11,7 @@ import numpy as np
 import record
 from ablations import BASELINE
 from published import DMC
-from suites import CHEAP, PLAYGROUND_NAMES
+from suites import CHEAP, PLAYGROUND_NAMES, full_name
 
 from reppo_fx.run.curves import Curve, Curves
 from reppo_fx.run.display import SUCCESS
@@ -20,6 +20,19 @@ from reppo_fx.run.plan import label_text
 KNOWN = tuple(dict.fromkeys([*CHEAP, *DMC]))
 """Tasks that pay between 0 and 1 in each of 1000 steps."""
 OURS_NAMES = {theirs: ours for ours, theirs in PLAYGROUND_NAMES.items()}
+
+
+def plain_name(task: str) -> str:
+    """Under which a task's returns are published.
+
+    >>> plain_name("playground:BallInCup"), plain_name("envpool:CheetahRun-v1"), plain_name("brax:ant")
+    ('BallInCupCatch', 'CheetahRun', 'brax:ant')
+    """
+    prefix, _, name = full_name(task).partition(":")
+    if prefix not in ("envpool", "playground"):
+        return task
+    name = name.removesuffix("-v1")
+    return OURS_NAMES.get(name, name)
 
 
 class Scores(NamedTuple):

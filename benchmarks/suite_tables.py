@@ -19,6 +19,7 @@ from suite_results import (
     last_quarter,
     machines,
     mean_and_error,
+    plain_name,
     read,
     tasks_of,
 )
@@ -112,7 +113,7 @@ def better(found: Found, label: str, tasks: list[str]) -> str:
 
 def task_row(found: Found, label: str, task: str) -> dict[str, str]:
     """Everything there is to say of a variant on a task, by the head of its column."""
-    one = found[label][task]
+    one, named = found[label][task], plain_name(task)
     last, millions = last_quarter(one.returns), one.steps[-1] / 1e6
     cells = {
         "task": task,
@@ -124,11 +125,13 @@ def task_row(found: Found, label: str, task: str) -> dict[str, str]:
     if one.success is not None:
         cells["success"] = f"{last_quarter(one.success).mean():.2f}"
     cells |= {
-        name: f"{RETURNS[task][m]:.0f}" for m, name in METHODS.items() if m in RETURNS.get(task, ())
+        name: mean_and_error(np.array([RETURNS[named][m]]))
+        for m, name in METHODS.items()
+        if m in RETURNS.get(named, ())
     }
-    if task in DMC:
-        share = last.mean() / RETURNS[task]["best"]
-        reached, stayed = reliable(task, one.returns)
+    if named in DMC:
+        share = last.mean() / RETURNS[named]["best"]
+        reached, stayed = reliable(named, one.returns)
         cells |= {
             "of the best": f"{share:.2f}",
             "reached": f"{reached:.0%}",
@@ -137,7 +140,7 @@ def task_row(found: Found, label: str, task: str) -> dict[str, str]:
     if np.isfinite(one.seconds):
         cells["minutes (runs)"] = f"{one.seconds / 60:.1f} ({one.members})"
         cells["s per M steps"] = f"{one.seconds / (one.members * millions):.0f}"
-    published_seconds = published.seconds_of(task)
+    published_seconds = published.seconds_of(named)
     if published_seconds:
         cells["L40S: s per M"] = f"{published_seconds / (SECONDS_STEPS / 1e6):.1f}"
     cells["better than the original"] = better(found, label, [task])
@@ -249,7 +252,7 @@ def suite_page(folder: Path) -> str:
         made_from(folder),
         DEFINITIONS,
     ]
-    text += [PUBLISHED_DEFINITIONS] if any(task in RETURNS for task in tasks) else []
+    text += [PUBLISHED_DEFINITIONS] if any(plain_name(task) in RETURNS for task in tasks) else []
     text += [ORIGINAL_DEFINITIONS] if any(label.startswith(ORIGINAL) for label in found) else []
     text += ["", *machines(folder), ""]
     if folder.name == "dmc":

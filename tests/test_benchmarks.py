@@ -287,6 +287,20 @@ def test_the_control_suite_beside_what_is_published_and_the_original(on_path, tm
     assert steps[("any, 2 of 23 tasks",)]["2.5"] == ""
 
 
+def test_joystick_tasks_are_beside_their_published_returns(on_path, tmp_path):
+    import suite_tables
+
+    folder = tmp_path / "humanoid"
+    write_results(folder, "any", "playground:G1JoystickFlatTerrain", [[[1.5]]] * 4)
+    write_results(folder, "any", "envpool:Humanoid-v5", [[[150.0]]] * 4)
+    found = table_of(suite_tables.suite_table(folder), "REPPO")
+    assert found["playground:G1JoystickFlatTerrain", "any"]["REPPO"] == "33.9"
+    assert found["playground:G1JoystickFlatTerrain", "any"]["return"] == "1.50"
+    row = found["envpool:Humanoid-v5", "any"]
+    assert (row["return"], row["minutes (runs)"], row["s per M steps"]) == ("150", "0.4 (1)", "24")
+    assert row["REPPO"] == ""
+
+
 def test_variants_on_a_suite_are_compared_with_the_baseline_and_the_published_order(
     on_path, tmp_path
 ):
@@ -399,14 +413,16 @@ def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
 ):
     import suite
 
-    write_results(tmp_path, "base", "CheetahRun", [[[1.0]]])
+    changes = ["total_steps=1000000", "num_evals=20", "num_eval_envs=8"]
+    as_asked = {"preset": "cpu", "seeds": 8, "changes": changes}
+    write_results(tmp_path, "base", "CheetahRun", [[[1.0]]], **as_asked)
     trained = []
 
     def run_task(arguments, task, program):
         trained.append(task)
         if task == "FingerSpin":
             raise RuntimeError("a fault of a simulator")
-        return {"task": task, "evaluations": []}
+        return {"task": task, **as_asked, "evaluations": []}
 
     monkeypatch.setattr(suite, "run_task", run_task)
     tasks = ["FingerSpin", "CheetahRun", "WalkerRun"]
@@ -416,3 +432,7 @@ def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
     assert "failed: base on FingerSpin" in capsys.readouterr().err
     assert (tmp_path / "base_WalkerRun.json").is_file()
     assert not (tmp_path / "base_FingerSpin.json").exists()
+    # What is there under the label must be the same run.
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--steps", "2000000"])
+    assert suite.main() == 2
+    assert "base_CheetahRun.json is of another run" in capsys.readouterr().err
