@@ -11,6 +11,8 @@ the tasks' own facts, and says what differs. JSON beside those of `hosts.py poli
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,26 @@ from reppo_fx.sweeps.members import flatten_members
 
 TASKS = ("CartpoleBalance", "ReacherEasy", "BallInCupCatch", "CheetahRun", "WalkerWalk")
 EPISODES, STARTS = 32, 256
+# What of a model decides how it moves.
+OPTIONS = (
+    "timestep",
+    "integrator",
+    "solver",
+    "cone",
+    "iterations",
+    "ls_iterations",
+    "disableflags",
+)
+ARRAYS = (
+    "body_mass",
+    "dof_damping",
+    "dof_armature",
+    "dof_frictionloss",
+    "jnt_stiffness",
+    "jnt_range",
+    "actuator_gear",
+    "actuator_ctrlrange",
+)
 # In standard errors, in standard deviations of an entry, and as a ratio of these.
 FAR, SHIFTED, WIDER = 3.0, 0.35, 1.35
 
@@ -82,7 +104,12 @@ def compare(task: str, policies: Any, episodes: int = EPISODES) -> dict[str, Any
     count = len(jax.tree.leaves(policies)[0])
     with hosts.envpool(f"{task}-v1", episodes * count) as simulator:
         starts = (first_observations(pure), first_of_simulator(simulator))
-        sentences = [*facts(pure, simulator), *of_starts(*starts)]
+        both = models(task)
+        sentences = [
+            *facts(pure, simulator),
+            *(of_models(*both) if both else ()),
+            *of_starts(*starts),
+        ]
         if starts[0].shape[1] != starts[1].shape[1]:
             return {"task": task, "episodes": episodes, "differs": sentences}
         found = hosts.evaluate_policy(simulator, policies, 1000, seed=0).returns
@@ -128,6 +155,61 @@ def facts(pure: rx.envs.Environment, simulator: hosts.HostEnvironment) -> list[s
         for name, one, other in told
         if one is not None and other is not None and not np.isclose(one, other, rtol=1e-3)
     ]
+
+
+def of_models(one: Any, other: Any) -> list[str]:
+    """What differs between a task's MuJoCo models: Playground's, and that of EnvPool's file.
+
+    A task may change its model when it starts: FingerSpin its damping.
+    """
+    said = []
+    for names, parts in ((OPTIONS, (one.opt, other.opt)), (ARRAYS, (one, other))):
+        for name in names:
+            mjx, envpool = (np.asarray(getattr(part, name), float) for part in parts)
+            if mjx.shape != envpool.shape or not np.allclose(mjx, envpool, rtol=1e-3):
+                texts = [worded(name, values.ravel()) for values in (mjx, envpool)]
+                said.append(f"{name} is {texts[0]} in MJX and {texts[1]} in EnvPool's file")
+    return said
+
+
+def worded(name: str, values: np.ndarray) -> str:
+    """Numbers, or what MuJoCo calls them.
+
+    >>> worded("integrator", np.array([1.0])), worded("disableflags", np.array([16.0]))
+    ('RK4', 'CONTACT')
+    """
+    import mujoco
+
+    kinds = {"integrator": "mjtIntegrator", "solver": "mjtSolver", "cone": "mjtCone"}
+    last = lambda member: str(member.name).rpartition("_")[2]
+    if name in kinds:
+        return last(getattr(mujoco, kinds[name])(int(values[0])))
+    if name == "disableflags":
+        bits = [
+            bit for bit in mujoco.mjtDisableBit.__members__.values() if bit.name != "mjNDISABLE"
+        ]
+        return " ".join(last(bit) for bit in bits if int(bit) & int(values[0])) or "none"
+    return " ".join(f"{value:.3g}" for value in values)
+
+
+def models(task: str) -> tuple[Any, Any] | None:
+    """A task's MuJoCo models; none where EnvPool's file is not found by the task's name."""
+    import mujoco
+
+    known = importlib.util.find_spec("envpool_assets")
+    where = known.submodule_search_locations if known else None
+    if not where:
+        return None
+    snake = re.sub(r"(?<!^)(?=[A-Z])", "_", task).lower()
+    files = Path(where[0]).glob("mujoco/assets_dmc/*.xml")
+    found = [path for path in files if snake.startswith(path.stem)]
+    if not found:
+        return None
+    longest = max(found, key=lambda path: len(path.stem))
+    task_of_playground: Any = rx.envs.find_family(f"playground:{playground_name(task)}")[0].load(
+        playground_name(task)
+    )
+    return task_of_playground.mj_model, mujoco.MjModel.from_xml_path(str(longest))
 
 
 def of_starts(mjx: np.ndarray, envpool: np.ndarray) -> list[str]:

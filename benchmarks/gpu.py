@@ -58,13 +58,16 @@ def throughput(arguments: argparse.Namespace, members: int, deadline: float) -> 
     if (arguments.out / f"gpu_speed_{size}_{task}{many}.json").exists():
         return
     command = [str(Path(__file__).parent / "speed.py"), task, "--size", size]
-    command += ["--members", str(members), "--repeats", "1", "--out", str(arguments.out / "new")]
+    # Of a call that is stopped the turns that it has done are kept there.
+    new = arguments.out / f"new-{members}"
+    command += ["--members", str(members), "--repeats", "1", "--resume", "--out", str(new)]
+    command += ["--sides", "ours: cleaner"] if arguments.toy else []
     if arguments.authors:
         command += ["--authors", str(arguments.authors)]
     if call(command, deadline):
-        for path in (arguments.out / "new").glob("speed_*.json"):
+        for path in new.glob("speed_*.json"):
             path.replace(arguments.out / f"gpu_{path.name}")
-        shutil.rmtree(arguments.out / "new")
+        shutil.rmtree(new)
 
 
 def full_run(arguments: argparse.Namespace, task: str, deadline: float) -> None:

@@ -38,6 +38,7 @@ import numpy as np
 import record
 from ablations import BASELINE, SECTIONS
 from host_trains import without_rendering
+from peers import NEEDED, holds_authors, missing_for_authors
 from settings import our_settings, read_our_changes
 from study import train_once
 from suite_pictures import draw
@@ -299,8 +300,13 @@ def keep(path: Path, arguments: argparse.Namespace, task: str, program: Program)
 def check(arguments: argparse.Namespace) -> list[Program]:
     """Everything that can be wrong with a command line, before anything is trained."""
     found = programs(arguments)
-    if arguments.original and not (arguments.original / "src" / "jaxrl" / "reppo.py").is_file():
+    if arguments.original and not holds_authors(arguments.original):
         raise ValueError(f"--original is {arguments.original}; it must hold src/jaxrl/reppo.py.")
+    if arguments.original and (missing := missing_for_authors(arguments.original_python)):
+        raise ValueError(
+            f"--original needs {', '.join(NEEDED)}; {arguments.original_python} lacks {', '.join(missing)}: give "
+            "another interpreter as --original-python."
+        )
     check_tasks(arguments.tasks)
     check_files(arguments, found)
     for task in arguments.tasks:

@@ -104,11 +104,8 @@ def full_name(task: str) -> str:
 
 
 def playground_name(task: str) -> str | None:
-    """The same task in MuJoCo Playground, if there is one; to ask, Playground must be installed.
-
-    >>> playground_name("BallInCupCatch"), playground_name("brax:hopper")
-    ('BallInCup', None)
-    """
+    """The same task in MuJoCo Playground, which must be installed; none if it has none: `"BallInCup"` for
+    `"BallInCupCatch"`."""
     prefix, _, name = full_name(task).partition(":")
     if prefix == "envpool":
         name = name.removesuffix("-v1")

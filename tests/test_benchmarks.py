@@ -80,6 +80,13 @@ def test_unknown_settings_are_named(on_path):
         read_our_changes("authors", ["num_envs"])
 
 
+def test_what_the_original_needs_is_looked_for_in_its_interpreter(on_path, monkeypatch):
+    import peers
+
+    monkeypatch.setattr(peers, "NEEDED", ("json", "no_such_package"))
+    assert peers.missing_for_authors(sys.executable) == ["no_such_package"]
+
+
 def test_the_original_takes_our_names(on_path):
     import compared
     from peers import AUTHORS_SETTINGS, authors_settings
@@ -406,6 +413,16 @@ def test_the_simulators_of_pure_suites_have_their_tasks(on_path):
     for task in SUITES["brax"]:
         world = make(task, rx.preset("any")[0], options_of(task, None))
         assert isinstance(world, rx.envs.Environment)
+
+
+@pytest.mark.parametrize("name", ["engines", "published", "record", "suite_results", "suites"])
+def test_examples_of_the_instruments_are_right(on_path, name):
+    import doctest
+    import importlib
+
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried
+    assert not failed
 
 
 def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
