@@ -196,9 +196,9 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
         "axis": arguments.axis,
         **SIZES[arguments.size],
     }
-    kept = record.read(path)["turns"] if arguments.resume and path.exists() else []
-    result["turns"] = turns = kept
-    done = {(one["repeat"], one["side"]) for one in kept}
+    turns = record.read(path)["turns"] if arguments.resume and path.exists() else []
+    result["turns"] = turns
+    done = {(one["repeat"], one["side"]) for one in turns}
     wanted = arguments.sides or (SIDES if arguments.authors else SIDES[1:])
     sides = [(side, 1) for side in wanted]
     if arguments.devices > 1:
