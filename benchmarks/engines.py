@@ -24,6 +24,7 @@ from suites import check_tasks, full_name, make, make_train, playground_name
 
 import reppo_fx as rx
 from reppo_fx import hosts
+from reppo_fx.envs.playground import load_task as load_playground
 from reppo_fx.run.loop import compile_programs, run_loop
 from reppo_fx.run.policies import policies_of
 from reppo_fx.run.session import closing
@@ -181,7 +182,10 @@ def worded(name: str, values: np.ndarray) -> str:
     import mujoco
 
     kinds = {"integrator": "mjtIntegrator", "solver": "mjtSolver", "cone": "mjtCone"}
-    last = lambda member: str(member.name).rpartition("_")[2]
+
+    def last(member: Any) -> str:
+        return str(member.name).rpartition("_")[2]
+
     if name in kinds:
         return last(getattr(mujoco, kinds[name])(int(values[0])))
     if name == "disableflags":
@@ -206,10 +210,8 @@ def models(task: str) -> tuple[Any, Any] | None:
     if not found:
         return None
     longest = max(found, key=lambda path: len(path.stem))
-    task_of_playground: Any = rx.envs.find_family(f"playground:{playground_name(task)}")[0].load(
-        playground_name(task)
-    )
-    return task_of_playground.mj_model, mujoco.MjModel.from_xml_path(str(longest))
+    playground: Any = load_playground(str(playground_name(task)))
+    return playground.mj_model, mujoco.MjModel.from_xml_path(str(longest))
 
 
 def of_starts(mjx: np.ndarray, envpool: np.ndarray) -> list[str]:
