@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import math
 import os
 import statistics
@@ -88,7 +87,7 @@ def field() -> str:
     ]
     sections: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob("learning_*.json")):
-        result = json.loads(path.read_text())
+        result = record.read(path)
         sections.setdefault(result.get("section", result["task"]), {})[result["label"]] = result
     for section, results in sorted(sections.items()):
         first = next((label for label in OURS if label in results), None)

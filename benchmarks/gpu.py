@@ -3,11 +3,12 @@
 python benchmarks/gpu.py --minutes 25 --authors PATH
 python benchmarks/gpu.py --minutes 5 --toy --out /tmp/toy     # every step once, at toy size, on any device
 
-1. Throughput at the published setting for 1, 4 and 16 members in one program, against the original code with as
-   many seeds, and against the floor of the update's matrix products.
+1. Throughput at the published setting for 1, 4, 16 and 64 members in one program, against the original code with
+   as many seeds, and against the floor of the update's matrix products.
 2. Full runs of control-suite tasks, cheapest first, all seeds of a task in one program. A run that the time is up
    for is stopped as by Ctrl-C, and goes on from its checkpoint in the next call.
-Results are JSON beside the others; runs are in OUT/runs. Nothing is downloaded.
+Worlds are pure (MuJoCo Playground's MJX). Results are JSON beside the others, written after each; runs are in
+OUT/runs. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from reppo_fx.run.records import read_config
 from reppo_fx.run.table import read_returns
 
 TASKS = ("CheetahRun", "WalkerRun", "HopperHop", "HumanoidWalk", "HumanoidRun")
-MEMBERS = (1, 4, 16)
+MEMBERS = (1, 4, 16, 64)
 SPARE = 20.0  # seconds that stopping a run may take
 TOY = ["--total-steps", "2048", "--num-envs", "16", "--num-steps", "8", "--num-minibatches", "2"]
 TOY += ["--num-epochs", "1", "--actor-width", "16", "--critic-width", "16", "--num-evals", "2"]
@@ -57,13 +58,16 @@ def throughput(arguments: argparse.Namespace, members: int, deadline: float) -> 
     if (arguments.out / f"gpu_speed_{size}_{task}{many}.json").exists():
         return
     command = [str(Path(__file__).parent / "speed.py"), task, "--size", size]
-    command += ["--members", str(members), "--repeats", "1", "--out", str(arguments.out / "new")]
+    # Of a call that is stopped the turns that it has done are kept there.
+    new = arguments.out / f"new-{members}"
+    command += ["--members", str(members), "--repeats", "1", "--resume", "--out", str(new)]
+    command += ["--sides", "ours: cleaner"] if arguments.toy else []
     if arguments.authors:
         command += ["--authors", str(arguments.authors)]
     if call(command, deadline):
-        for path in (arguments.out / "new").glob("speed_*.json"):
+        for path in new.glob("speed_*.json"):
             path.replace(arguments.out / f"gpu_{path.name}")
-        shutil.rmtree(arguments.out / "new")
+        shutil.rmtree(new)
 
 
 def full_run(arguments: argparse.Namespace, task: str, deadline: float) -> None:

@@ -22,11 +22,10 @@ from typing import Any
 import jax
 import numpy as np
 import record
+from engines import compare
 from host_speed import overlap, shares, speed, threads
 from host_trains import make_train, members, without_rendering
 
-import reppo_fx as rx
-from reppo_fx import hosts
 from reppo_fx.run import load_policies
 from reppo_fx.run.loop import compile_programs, run_loop
 
@@ -93,29 +92,15 @@ def learn(arguments: argparse.Namespace) -> dict[str, Any]:
         "changes": arguments.set,
         "environment": arguments.env,
         "compile_seconds": round(compiled - started, 1),
-        "evaluations": rows,
+        **record.thinned(rows, "reward"),
     }
 
 
 def policy(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns of the same policies in EnvPool and in Playground's MJX."""
-    policies = load_policies(arguments.folder)
-    task, episodes = arguments.task, 32
-    env = rx.envs.playground(task)
-    evaluate = lambda one: rx.evaluate_policy(env, one, jax.random.key(0), episodes, 1000).returns
-    pure = np.asarray(jax.jit(jax.vmap(evaluate))(policies))
-    with hosts.envpool(f"{task}-v1", episodes * len(pure)) as simulator:
-        host = np.asarray(hosts.evaluate_policy(simulator, policies, 1000, seed=0).returns)
-    found = {
-        name: {
-            "mean": float(x.mean()),
-            "std_over_episodes": float(x.std()),
-            "by_policy": x.mean(1).round(2).tolist(),
-        }
-        for name, x in (("mjx", pure), ("envpool", host))
-    }
-    print(task, arguments.folder, found)
-    return {"task": task, "folder": Path(arguments.folder).name, "episodes": episodes, **found}
+    """Returns of the same policies in EnvPool and in Playground's MJX, and what differs."""
+    found = compare(arguments.task, load_policies(arguments.folder))
+    print(arguments.folder, found)
+    return {"folder": Path(arguments.folder).name, **found}
 
 
 COMMANDS = {

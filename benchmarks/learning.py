@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         **describe_run(train, plan),
         **record.stamp(),
         "compile_seconds": round(compiled - started, 1),
-        "evaluations": evaluations,
+        **record.thinned(evaluations),
     }
 
 
@@ -96,7 +96,7 @@ def measure_original(arguments: argparse.Namespace) -> dict:
     """The same of the original code, with its own evaluation."""
     authors = load_authors(arguments.authors)
     like = {ours: AUTHORS_SETTINGS[theirs] for ours, theirs in AUTHORS_NAMES.items()}
-    changes = read_changes(arguments.set, {**AUTHORS_SETTINGS, **like, "width": 512})
+    changes = read_changes(arguments.set, {**authors_settings(), **like, "width": 512})
     config = authors_config(authors, **changes)
     evaluations: list[dict] = []
     started = time.perf_counter()
@@ -133,7 +133,7 @@ def measure_original(arguments: argparse.Namespace) -> dict:
         "seed": arguments.seed,
         "settings": authors_settings(**changes),
         **record.stamp(),
-        "evaluations": evaluations,
+        **record.thinned(evaluations),
     }
 
 

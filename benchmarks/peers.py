@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from unittest.mock import MagicMock, patch
 import jax
 import jax.numpy as jnp
 
-# Imported by the original code's training module for logging and hyperparameter search only.
+# What the original code's training module needs beside this package, and what it imports for logging and
+# hyperparameter search only.
+NEEDED = ("flax", "distrax", "gymnax", "brax", "omegaconf", "mujoco_playground")
 UNUSED = ("hydra", "optuna", "plotly", "plotly.graph_objs", "wandb")
 
 
@@ -28,7 +31,7 @@ def load_authors(path: Path) -> Any:
     Raises:
         SystemExit: if the path does not hold it.
     """
-    if not (path / "src" / "jaxrl" / "reppo.py").is_file():
+    if not holds_authors(path):
         raise SystemExit(f"--authors is {path}; it must hold src/jaxrl/reppo.py.")
     import flax
 
@@ -37,6 +40,18 @@ def load_authors(path: Path) -> Any:
         sys.modules["hydra"].main = lambda **_: lambda function: function
     sys.path.insert(0, str(path))
     return importlib.import_module("src.jaxrl.reppo")
+
+
+def holds_authors(path: Path) -> bool:
+    """Whether there is a copy of the original code."""
+    return (path / "src" / "jaxrl" / "reppo.py").is_file()
+
+
+def missing_for_authors(python: str) -> list[str]:
+    """The packages that the original code needs and an interpreter does not have."""
+    find = f"import importlib.util as u; print(*(n for n in {NEEDED} if u.find_spec(n) is None))"
+    found = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True)
+    return found.stdout.split()
 
 
 def stand_in(*names: str) -> list[str]:

@@ -8,15 +8,32 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reppo_fx.run.curves import Curve, Curves, add_curve
+from reppo_fx.run.display import SUCCESS
 from reppo_fx.run.records import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
+# What explains why a run did not learn.
+DIAGNOSTICS = (
+    "entropy",
+    "temperature",
+    "multiplier",
+    "kl",
+    "closed_gate",
+    "value_bias",
+    "outside",
+    "unit",
+    "q_value",
+)
+SUCCESS_NAMES = (*SUCCESS, *(f"{name} (last)" for name in SUCCESS))
+DIGITS = 8
+Rows = Sequence[Mapping[str, Any]]
 
 
 def stamp() -> dict[str, Any]:
@@ -30,9 +47,51 @@ def stamp() -> dict[str, Any]:
     }
 
 
+def brief(value: Any) -> Any:
+    """Numbers with the digits that tables and pictures can show, in lists of any depth.
+
+    >>> brief([123456, [0.123456789, 1e-9]])
+    [123456, [0.12345679, 1e-09]]
+    """
+    if isinstance(value, list | tuple):
+        return [brief(one) for one in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def thinned(rows: Rows, *also: str) -> dict[str, Rows]:
+    """Of every evaluation what tables and pictures are made of; of the first, the middle and the last one also the
+    diagnostics that explain a failure, as means over seeds (the last axis).
+
+    Args:
+        rows: an evaluation each; `"env_steps"` and numbers by name.
+        *also: what is kept of every evaluation beside steps, seconds, returns and success.
+
+    >>> rows = [{"env_steps": i, "eval_return": [1.0, i], "kl": [0.0, 0.2], "loss": [1.0, 1.0]} for i in (8, 16)]
+    >>> print(*thinned(rows).values(), sep="\\n")
+    [{'env_steps': 8, 'eval_return': [1.0, 8]}, {'env_steps': 16, 'eval_return': [1.0, 16]}]
+    [{'env_steps': 8, 'kl': 0.1}, {'env_steps': 16, 'kl': 0.1}]
+    """
+    kept = ("env_steps", "seconds", "eval_return", *SUCCESS_NAMES, *also)
+    picked = sorted({0, len(rows) // 2, len(rows) - 1}) if rows else []
+    return {
+        "evaluations": [{name: row[name] for name in kept if name in row} for row in rows],
+        "diagnostics": [
+            {
+                "env_steps": rows[i]["env_steps"],
+                **{
+                    name: brief(np.mean(rows[i][name], axis=-1).tolist())
+                    for name in DIAGNOSTICS
+                    if name in rows[i]
+                },
+            }
+            for i in picked
+        ],
+    }
+
+
 def _entry(value: Any) -> str:
-    """One line for each thing in a list of objects or in an object, one line for anything else."""
-    if isinstance(value, dict) and value:
+    """A line for each column of evaluations and for each thing in a list of objects, one line for anything else."""
+    if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
         lines = [f"{json.dumps(name)}: {json.dumps(inner)}" for name, inner in value.items()]
         return "{\n  " + ",\n  ".join(lines) + "\n }"
     if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -41,17 +100,23 @@ def _entry(value: Any) -> str:
 
 
 def as_text(record: dict[str, Any]) -> str:
-    """JSON of few lines: an evaluation is one, so that a change of one is seen as one.
+    """JSON of few lines. Evaluations are columns: the steps of all, the returns of all, a line each.
 
-    >>> print(as_text({"task": "a", "rows": [{"x": [1, 2]}, {"x": [3, 4]}]}))
+    >>> print(as_text({"task": "a", "evaluations": [{"env_steps": 1, "x": 2.0}, {"env_steps": 3, "x": 4.0}]}))
     {
      "task": "a",
-     "rows": [
-      {"x": [1, 2]},
-      {"x": [3, 4]}
-     ]
+     "evaluations": {
+      "env_steps": [1, 3],
+      "x": [2.0, 4.0]
+     }
     }
     """
+    rows = record.get("evaluations", [])
+    if rows:
+        if any(row.keys() != rows[0].keys() for row in rows):
+            raise ValueError(f"evaluations do not all have {list(rows[0])}.")
+        columns = {name: brief([row[name] for row in rows]) for name in rows[0]}
+        record = {**record, "evaluations": columns}
     return "{\n" + ",\n".join(f" {json.dumps(k)}: {_entry(v)}" for k, v in record.items()) + "\n}"
 
 
@@ -61,6 +126,16 @@ def write(record: dict[str, Any], path: Path) -> None:
     new = path.with_suffix(".new")
     new.write_text(as_text(record) + "\n")
     new.replace(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write` wrote; evaluations are rows again."""
+    record: dict[str, Any] = json.loads(path.read_text())
+    columns = record.get("evaluations")
+    if columns:
+        values = zip(*columns.values(), strict=True)
+        record["evaluations"] = [dict(zip(columns, row, strict=True)) for row in values]
+    return record
 
 
 def learning_file(folder: Path, label: str, task: str, seed: int = 0) -> Path:
@@ -75,7 +150,7 @@ def read_curves(folder: Path) -> Curves:
         folder.glob("learning_*.json"), key=lambda path: ("_original_" not in path.name, path.name)
     )
     for path in paths:
-        record = json.loads(path.read_text())
+        record = read(path)
         steps = np.array([row["env_steps"] for row in record["evaluations"]])
         returns = np.array([row["eval_return"] for row in record["evaluations"]])
         add_curve(curves, record["task"], record["label"], Curve(steps, returns), path)
@@ -96,8 +171,10 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit that is checked out, with a plus if files differ from it."""
-    run = lambda *arguments: subprocess.run(
-        ["git", "-C", str(RESULTS.parent), *arguments], capture_output=True, text=True
-    ).stdout.strip()
+
+    def run(*arguments: str) -> str:
+        command = ["git", "-C", str(RESULTS.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
     changed = run("status", "--porcelain", "--", ":/reppo_fx", ":/benchmarks/*.py")
     return run("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")

@@ -23,11 +23,13 @@ def read_changes(texts: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any
     """`NAME=VALUE` as values of the types in `like`.
 
     Raises:
-        SystemExit: for a name that is not in `like`.
+        SystemExit: for a name that is not in `like`, or a value that is not of its type.
     """
     changes = {}
     for text in texts:
-        name, value = text.split("=", 1)
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SystemExit(f"--set has {text!r}; it must be NAME=VALUE.")
         if name not in like:
             raise SystemExit(str(unknown_name("setting", name, like)))
         kind = type(like[name])
@@ -35,7 +37,11 @@ def read_changes(texts: Iterable[str], like: Mapping[str, Any]) -> dict[str, Any
             raise SystemExit(f"--set {text}: {name} must be True or False.")
         if kind is type(None):
             kind = int  # all that may be left out are lengths
-        changes[name] = value == "True" if kind is bool else kind(value)
+        try:
+            changes[name] = value == "True" if kind is bool else kind(value)
+        except ValueError:
+            kinds = {int: "a whole number", float: "a number"}
+            raise SystemExit(f"--set {text}: {name} must be {kinds[kind]}.") from None
     return changes
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import record
 from record import RESULTS
 
 FOLDER = RESULTS / "hosts"
@@ -16,7 +16,7 @@ SUCCESS = ("success_once (last)", "success (last)")
 
 
 def read(pattern: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(FOLDER.glob(pattern))]
+    return [record.read(path) for path in sorted(FOLDER.glob(pattern))]
 
 
 def at_points(rows: list[dict[str, Any]], name: str) -> str:
@@ -68,13 +68,17 @@ def learned() -> list[str]:
 
 def same_policies() -> list[str]:
     lines = ["", "## The same policies in both simulators", ""]
-    lines += ["| task | trained in | MJX | EnvPool |", "|---|---|---|---|"]
+    lines += ["| task | trained in | MJX | EnvPool | what differs |", "|---|---|---|---|---|"]
     for result in read("policy_*.json"):
         cells = [
             f"{result[name]['mean']:.1f} ± {result[name]['std_over_episodes']:.1f}"
+            if name in result
+            else ""
             for name in ("mjx", "envpool")
         ]
-        lines.append(f"| {result['task']} | {result['folder']} | {' | '.join(cells)} |")
+        # Files from before it was looked at do not say.
+        said = "; ".join(result["differs"]) or "nothing" if "differs" in result else ""
+        lines.append(f"| {result['task']} | {result['folder']} | {' | '.join(cells)} | {said} |")
     return lines
 
 

@@ -196,13 +196,19 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
         "axis": arguments.axis,
         **SIZES[arguments.size],
     }
-    result["turns"] = turns = []
-    sides = [(side, 1) for side in (SIDES if arguments.authors else SIDES[1:])]
+    turns = record.read(path)["turns"] if arguments.resume and path.exists() else []
+    result["turns"] = turns
+    done = {(one["repeat"], one["side"]) for one in turns}
+    wanted = arguments.sides or (SIDES if arguments.authors else SIDES[1:])
+    sides = [(side, 1) for side in wanted]
     if arguments.devices > 1:
         sides.append((SIDES[-1], arguments.devices))
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(arguments.repeats):
             for side, devices in sides:
+                name = f"{side}, {devices} devices" if devices > 1 else side
+                if (repeat, name) in done:
+                    continue
                 row = turn(arguments, side, devices, f"{folder}/{side} {devices}")
                 result.update(row.pop("machine"))
                 turns.append({"repeat": repeat, **row})
@@ -231,6 +237,8 @@ def main() -> None:
     parser.add_argument(
         "--label", help="keep another machine's figures beside these, as LABEL_speed_*"
     )
+    parser.add_argument("--sides", nargs="+", choices=SIDES, help="only these")
+    parser.add_argument("--resume", action="store_true", help="keep the turns that are there")
     parser.add_argument("--side", choices=SIDES, help="only this one, as JSON")
     arguments = parser.parse_args()
     if arguments.side:

@@ -63,7 +63,7 @@ def train_once(
     """`learning.py` with some arguments, unless its results are there."""
     if learning_file(folder, label, task).exists():
         return
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     command = [python, str(Path(__file__).with_name("learning.py")), task, "--label", label]
     command += ["--seeds", str(SEEDS), "--out", str(folder), *arguments]
     subprocess.run(command, check=True)

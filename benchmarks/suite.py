@@ -1,153 +1,211 @@
-"""One preset on a suite of tasks by EnvPool; seeds and settings are members of one program. One table, one picture.
+"""One preset on a suite of tasks; seeds and settings are members of one program. One table, one picture.
 
-python benchmarks/suite.py --suite cheap --preset cpu --label cpu --steps 1000000 --seeds 8
+python benchmarks/suite.py --suite dmc --preset any --label any --steps 5000000 --seeds 5
+python benchmarks/suite.py --suite dmc --label any --seeds 5 --original PATH       the original code beside it
+python benchmarks/suite.py --suite brax --steps 500000                              pure worlds, in the program
 python benchmarks/suite.py --label scaled --set value_scale=return v_min=-100 --vary sigma=0.005,0.015
-python benchmarks/suite.py --tasks CheetahRun WalkerRun --label base --steps 500000 --seeds 4 --out /tmp/try
+python benchmarks/suite.py --suite six --variants figure7 --preset any --steps 1000000
+python benchmarks/suite.py --tasks CheetahRun brax:hopper --label base --steps 500000 --seeds 4 --out /tmp/try
 python benchmarks/suite.py --tasks maniskill:PullCube-v1 --env success=continue --without-rendering
-python benchmarks/suite.py table                  the table and the picture of what is there
+python benchmarks/suite.py table --suite dmc      the table and the picture of what is there
 
-One task after the other, JSON after each; what is there already is left out, so that it can be stopped at any time.
-`--set` takes settings of either kind, `--vary` hyperparameters, each of whose values is trained beside the others.
+One task after the other, JSON after each; what is there already is left out, so that it can be stopped at any time
+and called again. Tasks are named as on the command line of `reppo-fx`, FAMILY:NAME; a bare name is a task of the
+control suite in EnvPool. `--set` takes settings of either kind, `--vary` hyperparameters, each of whose values is
+trained beside the others. `--variants` trains every change of a section of `ablations.py`: those of hyperparameters
+beside the unchanged preset, each of the others as a program of its own. `--original` takes a copy of
+github.com/cvoelcker/reppo, and runs it with its published hyperparameters at equal steps, data, minibatches, epochs
+and widths on the tasks that MuJoCo Playground has.
+
+The suites maniskill and gymnax want virtual environments of their own: benchmarks/environments/maniskill.sh, and
+any one with `pip install 'reppo_fx[gymnax]'`, which holds jax below 0.12.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import matplotlib.pyplot as plt
+import jax.numpy as jnp
 import numpy as np
 import record
-from host_trains import value_of, without_rendering
+from ablations import BASELINE, SECTIONS
+from host_trains import without_rendering
+from peers import NEEDED, holds_authors, missing_for_authors
 from settings import our_settings, read_our_changes
+from study import train_once
+from suite_pictures import draw
+from suite_tables import suite_table
+from suites import SUITES, check_tasks, make, make_train, options_of, playground_name
 
 import reppo_fx as rx
-from reppo_fx import hosts
 from reppo_fx.run.display import SUCCESS
 from reppo_fx.run.loop import compile_programs, run_loop
-from reppo_fx.run.plan import label_text
-from reppo_fx.sweeps.members import flatten_members, label_settings
+from reppo_fx.run.session import closing
+from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
+from reppo_fx.training.presets import FITTED, PRESETS
 
-HERE = record.RESULTS / "suite"
-# Mean return of REPPO after 50 M steps, from the result files that its authors publish with their code; a task that
-# they have no figure of is measured by the most that it pays.
-PUBLISHED = {
-    "AcrobotSwingup": 402.2,
-    "AcrobotSwingupSparse": 43.3,
-    "BallInCupCatch": 926.1,
-    "CartpoleBalance": 999.5,
-    "CartpoleBalanceSparse": 999.8,
-    "CartpoleSwingup": 862.6,
-    "CartpoleSwingupSparse": 710.7,
-    "CheetahRun": 933.1,
-    "FingerSpin": 660.7,
-    "FingerTurnEasy": 938.8,
-    "FingerTurnHard": 923.1,
-    "FishSwim": 677.3,
-    "HopperHop": 163.8,
-    "HopperStand": 706.3,
-    "PendulumSwingup": 627.2,
-    "ReacherEasy": 976.5,
-    "ReacherHard": 973.8,
-    "WalkerRun": 893.6,
-    "WalkerWalk": 977.9,
-    "WalkerStand": 986.3,
-    "HumanoidStand": 705.9,
-    "HumanoidWalk": 991.3,
-    "HumanoidRun": 748.2,
-}
-MOST = 1000.0
-SUITES = {
-    # What two cores step fast enough to judge every change by.
-    "cheap": (
-        "CartpoleBalance",
-        "CartpoleBalanceSparse",
-        "CartpoleSwingup",
-        "CartpoleSwingupSparse",
-        "PendulumSwingup",
-        "PointMassEasy",
-        "ReacherEasy",
-        "ReacherHard",
-        "CheetahRun",
-        "BallInCupCatch",
-    ),
-    "dmc": tuple(PUBLISHED),
-}
-KNOWN = {task for tasks in SUITES.values() for task in tasks}
-# Diagnostics that are kept of every evaluation, [settings, seeds].
-KEPT = ("entropy", "temperature", "multiplier", "kl", "closed_gate", "q_value", "value_error")
-KEPT_OF_TRAINING = ("reward", "target", "value_bias", "outside", "unit", "skipped_updates")
+VARIANTS = dict(SECTIONS.values())
+INSTANCE = 14 * 2**20
+"""Bytes of an instance of the control suite in EnvPool."""
+# Of the training diagnostics; those of the learner are all there.
+OF_TRAINING = ("value_bias", "outside", "unit")
 
 
-def parse() -> argparse.Namespace:
+def parse(texts: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("command", nargs="?", default="run", choices=("run", "table"))
     parser.add_argument("--suite", default="cheap", choices=SUITES)
-    parser.add_argument("--tasks", nargs="*", help="instead of all of the suite")
-    parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--label", default="base")
-    parser.add_argument("--steps", type=int, default=1_000_000)
+    parser.add_argument("--tasks", nargs="+", help="instead of all of the suite")
+    parser.add_argument("--preset", default="cpu", choices=PRESETS)
+    parser.add_argument("--label", help=f"default: base, or {BASELINE} with --variants")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of each seed")
     parser.add_argument("--evals", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--vary", nargs="*", default=[], metavar="NAME=VALUE,VALUE")
-    parser.add_argument("--env", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--variants", choices=VARIANTS, help="every change of this section, too")
+    parser.add_argument("--env", nargs="*", metavar="NAME=VALUE", help="options of the tasks")
+    parser.add_argument("--original", type=Path, metavar="PATH", help="run the code there, too")
+    parser.add_argument("--original-python", default=sys.executable, help="interpreter for it")
     parser.add_argument("--without-rendering", action="store_true")
-    parser.add_argument("--out", type=Path, default=HERE)
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, help="default: results/SUITE, or results/VARIANTS")
+    arguments = parser.parse_args(texts)
+    arguments.label = arguments.label or (BASELINE if arguments.variants else "base")
+    folder = arguments.variants or ("suite" if arguments.suite == "cheap" else arguments.suite)
+    arguments.out = arguments.out or record.RESULTS / folder
+    arguments.tasks = arguments.tasks or list(SUITES[arguments.suite])
+    return arguments
 
 
-def make(arguments: argparse.Namespace, task: str) -> hosts.HostEnvironment:
-    """EnvPool's task of that name, or `FAMILY:NAME`."""
-    family, _, name = (task if ":" in task else f"envpool:{task}-v1").partition(":")
-    options = {k: value_of(v) for k, _, v in (text.partition("=") for text in arguments.env)}
-    return hosts.FAMILIES[family].make(name, **options)
+class Program(NamedTuple):
+    """What is trained at once.
+
+    Attributes:
+        label: of its results.
+        changes: of the preset, as on the command line.
+        axes: values of hyperparameters, all combinations.
+        beside: changes of hyperparameters, each trained beside the others.
+    """
+
+    label: str
+    changes: list[str]
+    axes: dict[str, list[float]]
+    beside: list[dict[str, float]]
 
 
-def run_task(arguments: argparse.Namespace, task: str) -> dict[str, Any]:
-    """Curves of every setting and seed on a task."""
+def programs(arguments: argparse.Namespace) -> list[Program]:
+    """The preset with what rides along in its program, then the variants that need their own.
+
+    Raises:
+        ValueError: for a setting that does not exist or cannot be.
+    """
+    for name in ("steps", "evals", "seeds"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}; it must be at least 1.")
     sizes = [f"total_steps={arguments.steps}", f"num_evals={arguments.evals}", "num_eval_envs=8"]
-    changes = read_our_changes(arguments.preset, [*sizes, *arguments.set])
-    config, hp = our_settings(arguments.preset, changes)
-    env = make(arguments, task)
-    if arguments.preset == "any" and not any("discount=" in text for text in arguments.set):
-        hp = hp._replace(discount=rx.preset_for(env)[1].discount)
-    axes = {
-        name: [float(value) for value in values.split(",")]
-        for name, _, values in (text.partition("=") for text in arguments.vary)
-    }
-    settings = rx.grid(hp, **axes)
+    changes = [*sizes, *arguments.set]
+    axes = dict(_axis(text) for text in arguments.vary)
+    beside, others = [], []
+    for label, text in VARIANTS.get(arguments.variants, {}).items():
+        own = dict(part.split("=", 1) for part in text.split())
+        if set(own) <= set(rx.Hyperparameters._fields):
+            beside.append({name: float(value) for name, value in own.items()})
+        else:
+            others.append(Program(label, [*changes, *text.split()], axes, []))
+    found = [Program(arguments.label, changes, axes, beside), *others]
+    for program in found:
+        config, hp = our_settings(*_preset(arguments, program))
+        members = len(settings_of(program, hp)[1]) * arguments.seeds
+        if any(":" not in task for task in arguments.tasks):
+            check_memory(members, config)
+    return found
+
+
+def check_memory(members: int, config: rx.Config) -> None:
+    """That EnvPool's instances of the control suite fit into this machine: a process that is killed says nothing.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    each, has = config.num_envs + config.num_eval_envs, host_memory()
+    if members * each * INSTANCE > has:
+        raise ValueError(
+            f"--seeds and --vary make {members} members of {each} instances, which take "
+            f"{members * each * INSTANCE / 2**30:.0f} GiB in EnvPool; this machine has {has / 2**30:.0f}."
+        )
+
+
+def _preset(arguments: argparse.Namespace, program: Program) -> tuple[str, dict[str, Any]]:
+    return arguments.preset, read_our_changes(arguments.preset, program.changes)
+
+
+def _axis(text: str) -> tuple[str, list[float]]:
+    name, _, values = text.partition("=")
+    try:
+        return name, [float(value) for value in values.split(",")]
+    except ValueError:
+        raise ValueError(f"--vary has {text!r}; it must be NAME=NUMBER,NUMBER,…") from None
+
+
+def settings_of(
+    program: Program, hp: rx.Hyperparameters
+) -> tuple[rx.Hyperparameters, list[dict[str, float]]]:
+    """Of every member without its seed: `[settings]`, and what is said of each."""
+    parts, labels = [], []
+    for own in [{}, *program.beside]:
+        part = rx.grid(hp._replace(**own), **program.axes)
+        parts.append(part)
+        labels += label_settings(part, [*own, *program.axes])
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), labels
+
+
+def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
+    """Curves of every setting and seed of a program on a task."""
+    config, hp = our_settings(*_preset(arguments, program))
+    options = options_of(task, arguments.env)
+    world = make(task, config, options)
+    if arguments.preset == FITTED and not any("discount=" in text for text in program.changes):
+        fitted = rx.preset_for(world, episode_length=config.episode_length)
+        hp = hp._replace(discount=fitted[1].discount)
+    settings, labels = settings_of(program, hp)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
     started, rows = time.perf_counter(), []
-    with rx.make_host_train(env, config) as train:
-        programs = compile_programs(train, keys, members)
-        state = programs.init(keys, members)
-        for progress in run_loop(train, programs, state):
+    with closing(make_train(world, config)) as train:
+        compiled = compile_programs(train, keys, members)
+        for progress in run_loop(train, compiled, compiled.init(keys, members)):
             if progress.metrics is not None:
-                rows.append(row(progress.env_steps, progress.seconds, progress.metrics, arguments))
-                show(task, arguments, rows[-1])
+                rows.append(
+                    row(progress.env_steps, progress.seconds, progress.metrics, arguments.seeds)
+                )
+                show(task, program.label, rows[-1])
     return {
         "task": task,
-        "label": arguments.label,
+        "label": program.label,
         "preset": arguments.preset,
         "seeds": arguments.seeds,
-        "changes": arguments.set,
-        "settings": label_settings(settings, axes),
+        "changes": program.changes,
+        "environment": options,
+        "settings": labels,
         "seconds": round(time.perf_counter() - started, 1),
-        "evaluations": rows,
+        **record.thinned(rows),
     }
 
 
-def row(steps: int, seconds: float, metrics: rx.Metrics, arguments: argparse.Namespace) -> Any:
+def row(steps: int, seconds: float, metrics: rx.Metrics, seeds: int) -> dict[str, Any]:
+    """Of one evaluation; numbers are `[settings, seeds]`."""
+
     def of(leaf: Any) -> Any:
-        return np.asarray(leaf, float).reshape(-1, arguments.seeds).round(4).tolist()
+        return np.asarray(leaf, float).reshape(-1, seeds).tolist()
 
     training = metrics.training
     return {
@@ -155,157 +213,137 @@ def row(steps: int, seconds: float, metrics: rx.Metrics, arguments: argparse.Nam
         "seconds": round(seconds, 1),
         "eval_return": of(metrics.eval_return),
         **{name: of(m.last) for name, m in metrics.eval_metrics.items() if name in SUCCESS},
-        **{name: of(getattr(training.learner, name)) for name in KEPT},
-        **{name: of(getattr(training, name)) for name in KEPT_OF_TRAINING},
+        **{name: of(leaf) for name, leaf in training.learner._asdict().items()},
+        **{name: of(getattr(training, name)) for name in OF_TRAINING},
     }
 
 
-def show(task: str, arguments: argparse.Namespace, found: dict[str, Any]) -> None:
+def show(task: str, label: str, found: dict[str, Any]) -> None:
     means = np.mean(found["eval_return"], axis=1)
-    texts = " ".join(f"{mean:.0f}" for mean in means)
+    texts = " ".join(f"{mean:.4g}" for mean in means)
     success = next((found[name] for name in SUCCESS if name in found), None)
     if success is not None:
         texts += "  success " + " ".join(f"{np.mean(seeds):.2f}" for seeds in success)
     print(
-        f"{task} {arguments.label} {found['env_steps']:>8} {found['seconds']:.0f} s: {texts}",
+        f"{task} {label} {found['env_steps']:>8} {found['seconds']:.0f} s: {texts}",
         flush=True,
     )
 
 
-class Scores(NamedTuple):
-    """Of one setting on one task: returns by evaluation and seed, steps, and success where it is known."""
-
-    steps: np.ndarray
-    returns: np.ndarray
-    success: np.ndarray | None
-
-    def cell(self) -> str:
-        """Mean over seeds in the last quarter of the evaluations ± standard error, and success there."""
-        last = last_quarter(self.returns)
-        text = f"{last.mean():.0f} ± {last.std(ddof=1) / len(last) ** 0.5:.0f}"
-        if self.success is None:
-            return text
-        return f"{text}, success {last_quarter(self.success).mean():.2f}"
+def original_changes(config: rx.Config) -> list[str]:
+    """What makes a run of the original code as long and as large as one of ours."""
+    names = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "total_steps", "num_evals")
+    widths = {"actor_hidden_dim": config.actor_width, "critic_hidden_dim": config.critic_width}
+    found = {**{name: getattr(config, name) for name in names}, **widths}
+    if config.episode_length is not None:
+        found["max_episode_steps"] = config.episode_length
+    return [f"{name}={value}" for name, value in found.items()]
 
 
-def last_quarter(values: np.ndarray) -> np.ndarray:
-    """Per seed, the mean of the last quarter of the evaluations."""
-    return values[-max(1, len(values) // 4) :].mean(0)
+def run_original(arguments: argparse.Namespace, task: str, program: Program) -> None:
+    """The original code on the same task by its name in Playground, unless its results are there."""
+    name = playground_name(task)
+    if name is None:
+        print(f"{task} is not a task of MuJoCo Playground, so the original code is left out.")
+        return
+    changes = original_changes(our_settings(*_preset(arguments, program))[0])
+    own = ["--authors", str(arguments.original), "--seeds", str(arguments.seeds)]
+    own += ["--set", *changes]
+    label = f"original-{arguments.label}"
+    train_once(arguments.out, name, label, own, arguments.original_python)
 
 
-def read(folder: Path) -> dict[str, dict[str, Scores]]:
-    """By variant and task."""
-    found: dict[str, dict[str, Scores]] = {}
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text())
-        rows = result["evaluations"]
-        steps = np.array([r["env_steps"] for r in rows])
-        returns = np.array([r["eval_return"] for r in rows])
-        for i, setting in enumerate(result["settings"]):
-            label = f"{result['label']}, {label_text(setting)}" if setting else result["label"]
-            said = next((name for name in SUCCESS if name in rows[0]), None)
-            success = None if said is None else np.array([r[said] for r in rows])[:, i]
-            found.setdefault(label, {})[result["task"]] = Scores(steps, returns[:, i], success)
+def file_of(arguments: argparse.Namespace, task: str, program: Program) -> Path:
+    return Path(arguments.out) / f"{program.label}_{task.replace(':', '-')}.json"
+
+
+def check_files(arguments: argparse.Namespace, found: list[Program]) -> None:
+    """That what is there is what would be trained: it is left out.
+
+    Raises:
+        ValueError: naming a file of another run.
+    """
+    for task in arguments.tasks:
+        for program in found:
+            path = file_of(arguments, task, program)
+            if not path.exists():
+                continue
+            result = record.read(path)
+            own = (arguments.preset, arguments.seeds, program.changes)
+            there = tuple(result[name] for name in ("preset", "seeds", "changes"))
+            if there != own:
+                raise ValueError(
+                    f"{path} is of another run: preset, seeds and changes are {there}, and not {own}; give another "
+                    "--label or --out."
+                )
+
+
+def jobs(
+    arguments: argparse.Namespace, found: list[Program]
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is missing, in order: a task with all its programs, then the original code on it."""
+    for task in arguments.tasks:
+        for program in found:
+            path = file_of(arguments, task, program)
+            if not path.exists():
+                yield f"{program.label} on {task}", partial(keep, path, arguments, task, program)
+        if arguments.original:
+            yield f"the original on {task}", partial(run_original, arguments, task, found[0])
+
+
+def keep(path: Path, arguments: argparse.Namespace, task: str, program: Program) -> None:
+    """Train a program on a task, and write what came out."""
+    result = run_task(arguments, task, program)
+    record.write({**record.stamp(), **result}, path)
+
+
+def check(arguments: argparse.Namespace) -> list[Program]:
+    """Everything that can be wrong with a command line, before anything is trained."""
+    found = programs(arguments)
+    if arguments.original and not holds_authors(arguments.original):
+        raise ValueError(f"--original is {arguments.original}; it must hold src/jaxrl/reppo.py.")
+    if arguments.original and (missing := missing_for_authors(arguments.original_python)):
+        raise ValueError(
+            f"--original needs {', '.join(NEEDED)}; {arguments.original_python} lacks {', '.join(missing)}: give "
+            "another interpreter as --original-python."
+        )
+    check_tasks(arguments.tasks)
+    check_files(arguments, found)
+    for task in arguments.tasks:
+        options_of(task, arguments.env)
     return found
 
 
-def tasks_of(found: dict[str, dict[str, Scores]]) -> list[str]:
-    every = {task for tasks in found.values() for task in tasks}
-    known = [task for tasks in SUITES.values() for task in tasks]
-    return [task for task in dict.fromkeys([*known, *sorted(every)]) if task in every]
-
-
-def lines(folder: Path) -> Iterator[str]:
-    found = read(folder)
-    tasks = tasks_of(found)
-    yield "| variant | seeds | steps (k) | score | lowest | " + " | ".join(tasks) + " |"
-    yield "|---|---|---|---|---|" + "---|" * len(tasks)
-    for label, by_task in found.items():
-        shares, cells = [], []
-        for task in tasks:
-            if task not in by_task:
-                cells.append("")
-                continue
-            last = last_quarter(by_task[task].returns)
-            if task in KNOWN:
-                shares.append(last.mean() / PUBLISHED.get(task, MOST))
-            cells.append(by_task[task].cell())
-        one = next(iter(by_task.values()))
-        score = f"{np.mean(shares):.3f} | {min(shares):.2f}" if shares else " | "
-        yield (
-            f"| {label} | {one.returns.shape[1]} | {one.steps[-1] / 1000:.0f} | {score} | "
-            f"{' | '.join(cells)} |"
-        )
-
-
-def suite(folder: Path = HERE) -> str:
-    """The suite's table, from what is there."""
-    return "\n".join(
-        [
-            "# The suite",
-            "",
-            "Made by `python benchmarks/table.py` from the JSON files in `suite/`, which have commit and machine.",
-            "Returns in the last quarter of each run, mean over seeds ± standard error. Score: mean over tasks of",
-            "return by the published one after 50 M steps (1000 where there is none); lowest: of these.",
-            "",
-            *lines(folder),
-            "",
-            "![curves](suite_curves.png)",
-            "",
-        ]
-    )
-
-
-def draw(folder: Path, path: Path) -> None:
-    """A panel a task, a line a variant, the published return dashed."""
-    found = read(folder)
-    tasks = tasks_of(found)
-    columns = min(5, len(tasks))
-    shape = (-(-len(tasks) // columns), columns)
-    figure, axes = plt.subplots(*shape, figsize=(3.2 * columns, 2.6 * shape[0]), squeeze=False)
-    for panel in axes.ravel()[len(tasks) :]:
-        panel.set_axis_off()
-    for panel, task in zip(axes.ravel(), tasks, strict=False):
-        for number, (label, by_task) in enumerate(found.items()):
-            if task not in by_task:
-                continue
-            steps, returns, _ = by_task[task]
-            mean, error = returns.mean(1), returns.std(1, ddof=1) / returns.shape[1] ** 0.5
-            color = f"C{number % 10}"
-            panel.plot(steps / 1e6, mean, color=color, label=label)
-            panel.fill_between(
-                steps / 1e6, mean - error, mean + error, color=color, alpha=0.2, lw=0
-            )
-        panel.axhline(PUBLISHED.get(task, MOST), color="gray", ls="--", lw=0.8)
-        panel.set_title(task, fontsize=9)
-        panel.tick_params(labelsize=7)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=7)
-    figure.supxlabel("million environment steps of each seed", fontsize=8)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def draw_suite() -> None:
-    """The picture of the results that are kept."""
-    draw(HERE, HERE.parent / "suite_curves.png")
-
-
-def main() -> None:
+def main() -> int:
     arguments = parse()
     if arguments.command == "table":
-        print(suite(arguments.out))
+        if not any(arguments.out.glob("*.json")):
+            print(f"{arguments.out} has no results yet.", file=sys.stderr)
+            return 2
+        print(suite_table(arguments.out))
         draw(arguments.out, arguments.out.parent / f"{arguments.out.name}_curves.png")
-        return
+        return 0
     if arguments.without_rendering:
         without_rendering()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for task in arguments.tasks or SUITES[arguments.suite]:
-        path = arguments.out / f"{arguments.label}_{task.replace(':', '-')}.json"
-        if not path.exists():
-            record.write({**record.stamp(), **run_task(arguments, task)}, path)
+    try:
+        found = check(arguments)
+    except (ValueError, ImportError, SystemExit) as error:
+        print(error, file=sys.stderr)
+        return 2
+    failed = []
+    for what, job in jobs(arguments, found):
+        try:
+            job()
+        except KeyboardInterrupt:
+            print(f"stopped in {what}; what was done before it is kept, and is left out next time")
+            return 130
+        except Exception:  # whatever it was: the other tasks are still to come
+            traceback.print_exc()
+            failed.append(what)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

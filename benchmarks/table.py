@@ -14,9 +14,11 @@ import numpy as np
 from ablations import ablations, draw_ablations
 from compared import compared, draw_compared
 from field import field
+from published import PUBLISHED
 from record import RESULTS, read_curves
 from simulators import draw_hosts, hosts
-from suite import PUBLISHED, draw_suite, suite
+from suite_pictures import draw_suites
+from suite_tables import pages, suite
 
 from reppo_fx.run.scores import estimate
 
@@ -265,11 +267,12 @@ TABLES = {
 
 def tables() -> dict[str, str]:
     """Every table there are results for, by file name."""
-    return {
+    made = {
         f"{table.__name__}.md": table()
         for table, results in TABLES.items()
         if any(RESULTS.glob(results))
     }
+    return {**made, **pages()}
 
 
 def main() -> None:
@@ -279,7 +282,7 @@ def main() -> None:
     draw_compared()
     draw_ablations()
     draw_hosts()
-    draw_suite()
+    draw_suites()
 
 
 if __name__ == "__main__":

@@ -74,6 +74,17 @@ def test_unknown_settings_are_named(on_path):
 
     with pytest.raises(SystemExit, match="num_envz.*num_envs"):
         read_our_changes("authors", ["num_envz=3"])
+    with pytest.raises(SystemExit, match="num_envs must be a whole number"):
+        read_our_changes("authors", ["num_envs=many"])
+    with pytest.raises(SystemExit, match="'num_envs'; it must be NAME=VALUE"):
+        read_our_changes("authors", ["num_envs"])
+
+
+def test_what_the_original_needs_is_looked_for_in_its_interpreter(on_path, monkeypatch):
+    import peers
+
+    monkeypatch.setattr(peers, "NEEDED", ("json", "no_such_package"))
+    assert peers.missing_for_authors(sys.executable) == ["no_such_package"]
 
 
 def test_the_original_takes_our_names(on_path):
@@ -184,23 +195,261 @@ def test_the_outermost_loop_of_a_function_is_found(on_path):
     assert train(jnp.zeros(()))[0] == 3.0
 
 
-def test_a_suite_is_scored_by_the_published_returns(on_path, tmp_path):
-    import json
+def write_results(folder, label, task, returns, **more):
+    """As `suite.py` writes them: `returns` are `[evals, settings, seeds]`, 1 M steps in all."""
+    import record
 
-    import suite
-
+    steps = [round(1e6 * (i + 1) / len(returns)) for i in range(len(returns))]
     rows = [
-        {"env_steps": 1000 * (i + 1), "eval_return": [[0.0, 2.0 * i], [400.0, 402.2]]}
-        for i in range(8)
+        {"env_steps": step, "seconds": 6.0 * (i + 1), "eval_return": value, "kl": value}
+        for i, (step, value) in enumerate(zip(steps, returns, strict=True))
     ]
-    result = {"label": "base", "evaluations": rows, "settings": [{"sigma": 0.01}, {"sigma": 0.02}]}
+    machine = {"cpu_count": 2, "processor": "P", "versions": {"jax": "0"}, "commit": "c"}
+    result = {"label": label, "task": task, "settings": [{}], **more}
+    path = folder / f"{label}_{task.replace(':', '-')}.json"
+    record.write({**machine, **result, **record.thinned(rows)}, path)
+    return path
+
+
+def test_a_suite_is_scored_by_the_published_returns(on_path, tmp_path):
+    import suite_pictures
+    import suite_tables
+
+    returns = [[[0.0, 2.0 * i], [400.0, 402.2]] for i in range(8)]
+    settings = [{"sigma": 0.01}, {"sigma": 0.02}]
     for task in ("AcrobotSwingup", "PointMassEasy"):
-        (tmp_path / f"base_{task}.json").write_text(json.dumps({**result, "task": task}))
-    lines = list(suite.lines(tmp_path))
+        write_results(tmp_path, "base", task, returns, settings=settings)
+    lines = list(suite_tables.lines(tmp_path))
     assert "PointMassEasy | AcrobotSwingup |" in lines[0]
     # The last quarter of the second seed is 13 on the mean; 402.2 is the published return of the first task.
-    assert lines[2] == "| base, sigma 0.01 | 2 | 8 | 0.011 | 0.01 | 6 ± 6 | 6 ± 6 |"
+    assert lines[2] == "| base, sigma 0.01 | 2 | 1000 | 0.011 | 0.01 | 6 ± 6 | 6 ± 6 |"
     score = (401.1 / 402.2 + 401.1 / 1000) / 2
-    assert lines[3].startswith(f"| base, sigma 0.02 | 2 | 8 | {score:.3f} | 0.40 |")
-    suite.draw(tmp_path, tmp_path / "curves.png")
+    assert lines[3].startswith(f"| base, sigma 0.02 | 2 | 1000 | {score:.3f} | 0.40 |")
+    suite_pictures.draw(tmp_path, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_results_are_read_as_they_were_and_keep_three_diagnostics(on_path, tmp_path):
+    import json
+
+    import record
+
+    path = write_results(tmp_path, "base", "T", [[[float(i), 2.0]] for i in range(6)])
+    kept = json.loads(path.read_text())
+    assert kept["evaluations"]["eval_return"][2] == [[2.0, 2.0]]
+    assert kept["diagnostics"] == [
+        {"env_steps": round(1e6 * (i + 1) / 6), "kl": [(i + 2.0) / 2]} for i in (0, 3, 5)
+    ]
+    rows = record.read(path)["evaluations"]
+    assert [row["eval_return"] for row in rows] == [[[float(i), 2.0]] for i in range(6)]
+    assert not list(tmp_path.glob("*.new"))
+    with pytest.raises(ValueError, match="do not all have"):
+        record.as_text({"evaluations": [{"a": 1}, {"a": 1, "b": 2}]})
+
+
+def table_of(page, head):
+    """The rows of the table that has a head, by its first column (by two where the first is the task)."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    start = next(i for i, cells in enumerate(lines) if head in cells)
+    found = {}
+    for cells in lines[start + 2 :]:
+        if not cells:
+            break
+        names = cells[:2] if lines[start][0] == "task" else cells[:1]
+        found[tuple(names)] = dict(zip(lines[start], cells, strict=True))
+    return found
+
+
+def test_the_control_suite_beside_what_is_published_and_the_original(on_path, tmp_path):
+    import suite_tables
+    from published import RETURNS
+
+    best = RETURNS["BallInCupCatch"]["best"]
+    folder = tmp_path / "dmc"
+    # Of four runs two are at 90 % on the mean of the last quarter, and one of these always.
+    runs = [[0.5 * best, best, 0.95 * best, 0.0]] * 6
+    runs += [[0.5 * best, best, best, 0.0], [0.5 * best, best, 0.85 * best, 0.0]]
+    write_results(folder, "any", "BallInCupCatch", [[run] for run in runs])
+    write_results(folder, "any", "WalkerRun", [[[1.0, 1.0, 1.0, 1.0]]] * 8)
+    path = write_results(folder, "original-any", "BallInCup", [[0.6 * best] * 2] * 8, settings={})
+    path.rename(folder / "learning_original-any_BallInCup_0.json")
+    page = suite_tables.suite_table(folder)
+    row = table_of(page, "REPPO")["BallInCupCatch", "any"]
+    assert (row["REPPO"], row["SAC"]) == ("926", "971")
+    mean = (0.5 + 1.0 + 0.925 + 0.0) / 4
+    assert (row["of the best"], row["reached"], row["stayed"]) == (f"{mean:.2f}", "50%", "25%")
+    # 48 seconds of four runs of a million steps.
+    assert (row["minutes (runs)"], row["s per M steps"]) == ("0.8 (4)", "12")
+    assert row["better than the original"].startswith("0.50 [")
+    assert table_of(page, "REPPO")["WalkerRun", "any"]["L40S: s per M"] == "16.4"
+    overall = table_of(page, "at zero")
+    assert overall[("any",)]["tasks"] == "2 of 23"
+    assert overall[("any",)]["mean"] == f"{(mean + 1.0 / RETURNS['WalkerRun']['best']) / 2:.2f}"
+    assert overall[("any",)]["at zero"] == "WalkerRun"
+    assert overall[("tuned PPO, published",)]["tasks"] == "20 of 23"
+    steps = table_of(page, "2.5")
+    assert steps[("REPPO, published",)]["5"] == "0.48"
+    # After half a million steps the first three evaluations of this task have one run at its best.
+    assert steps[("any, 2 of 23 tasks",)]["0.5"] == f"{(2.45 / 4 + 1 / 900.6) / 2:.2f}"
+    assert steps[("any, 2 of 23 tasks",)]["2.5"] == ""
+
+
+def test_joystick_tasks_are_beside_their_published_returns(on_path, tmp_path):
+    import suite_tables
+
+    folder = tmp_path / "humanoid"
+    write_results(folder, "any", "playground:G1JoystickFlatTerrain", [[[1.5]]] * 4)
+    write_results(folder, "any", "envpool:Humanoid-v5", [[[150.0]]] * 4)
+    found = table_of(suite_tables.suite_table(folder), "REPPO")
+    assert found["playground:G1JoystickFlatTerrain", "any"]["REPPO"] == "33.9"
+    assert found["playground:G1JoystickFlatTerrain", "any"]["return"] == "1.50"
+    row = found["envpool:Humanoid-v5", "any"]
+    assert (row["return"], row["minutes (runs)"], row["s per M steps"]) == ("150", "0.4 (1)", "24")
+    assert row["REPPO"] == ""
+
+
+def test_variants_on_a_suite_are_compared_with_the_baseline_and_the_published_order(
+    on_path, tmp_path
+):
+    import suite_pictures
+    import suite_tables
+
+    folder = tmp_path / "figure7"
+    for task in ("CheetahRun", "FingerSpin"):
+        for label, value in (("no-kl", 200.0), ("baseline", 400.0), ("no-norm", 500.0)):
+            returns = [[[value + i, value, value - i]] for i in range(4)]
+            write_results(folder, label, task, returns)
+    page = suite_tables.suite_table(folder)
+    found = table_of(page, "better")
+    assert list(found) == [("baseline",), ("no-kl",), ("no-norm",)]
+    assert found[("no-kl",)]["better"].startswith("0.00")
+    assert found[("no-norm",)]["better"].startswith("1.00")
+    published = table_of(page[page.index("Published") :], "CheetahRun")
+    assert published[("no-kl",)] == {"variant": "no-kl", "CheetahRun": "834", "FingerSpin": "736"}
+    suite_pictures.draw(folder, tmp_path / "figure7.png")
+    assert (tmp_path / "figure7.png").stat().st_size > 10_000
+
+
+def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path):
+    import suite
+    from settings import our_settings, read_our_changes
+
+    arguments = suite.parse(
+        ["--variants", "choices", "--vary", "sigma=0.01,0.02", "--tasks", "brax:hopper"]
+    )
+    first, *others = suite.programs(arguments)
+    assert first.beside == [{"aux_weight": 0.5}, {"min_std": 0.1}]
+    assert [one.label for one in others][-2:] == ["four-values", "layer-norm"]
+    hp = our_settings("cpu", read_our_changes("cpu", first.changes))[1]
+    settings, labels = suite.settings_of(first, hp)
+    assert labels[::2] == [
+        {"sigma": pytest.approx(0.01)},
+        {"aux_weight": 0.5, "sigma": pytest.approx(0.01)},
+        {"min_std": pytest.approx(0.1), "sigma": pytest.approx(0.01)},
+    ]
+    assert settings.min_std[4:].tolist() == pytest.approx([0.1, 0.1])
+    assert settings.aux_weight.tolist() == [1.0, 1.0, 0.5, 0.5, 1.0, 1.0]
+    assert arguments.out.name == "choices"
+    assert arguments.label == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["--tasks", "mujoco:Ant"], "families are playground, brax, gymnax, envpool"),
+        (["--tasks", "CheetahRunn"], "did you mean 'CheetahRun-v1'"),
+        (["--seeds", "0"], "--seeds is 0"),
+        (["--vary", "sigma=a"], "--vary has 'sigma=a'"),
+        (["--env", "backend"], "--env has 'backend'"),
+        (["--vary", "sigmo=0.1"], "sigmo"),
+        (["--original", "nowhere"], "--original is nowhere"),
+        (["--seeds", "1000000"], "1000000 members of 72 instances, which take 984375 GiB"),
+    ],
+)
+def test_a_suite_says_what_is_wrong_before_it_trains(on_path, texts, said):
+    import suite
+
+    with pytest.raises(ValueError, match=said):
+        suite.check(suite.parse(texts))
+
+
+def test_a_suite_whose_simulator_is_missing_ends_with_a_sentence(on_path, monkeypatch, capsys):
+    import suite
+
+    from reppo_fx import hosts
+    from reppo_fx._errors import MissingExtraError
+
+    def names():
+        raise MissingExtraError("ManiSkill is not installed.")
+
+    family = hosts.FAMILIES["maniskill"]._replace(names=names)
+    monkeypatch.setitem(hosts.FAMILIES, "maniskill", family)
+    monkeypatch.setattr(sys, "argv", ["suite.py", "--suite", "maniskill"])
+    assert suite.main() == 2
+    assert capsys.readouterr().err == "ManiSkill is not installed.\n"
+
+
+def test_every_suite_knows_where_its_tasks_are(on_path):
+    from suites import SUITES, check_tasks, full_name, options_of
+
+    for name in ("cheap", "six", "dmc"):
+        check_tasks(SUITES[name])
+    assert full_name("CheetahRun") == "envpool:CheetahRun-v1"
+    assert options_of("brax:ant", None) == {"backend": "spring"}
+    assert options_of("brax:ant", ["backend=mjx"]) == {"backend": "mjx"}
+    assert options_of("CheetahRun", None) == {}
+
+
+@pytest.mark.slow
+def test_the_simulators_of_pure_suites_have_their_tasks(on_path):
+    from suites import SUITES, check_tasks, make, options_of, playground_name
+
+    import reppo_fx as rx
+
+    check_tasks([*SUITES["humanoid"], *SUITES["brax"]])
+    # The original code can be run beside all of them.
+    assert all(playground_name(task) for task in SUITES["dmc"])
+    assert playground_name("brax:hopper") is None
+    for task in SUITES["brax"]:
+        world = make(task, rx.preset("any")[0], options_of(task, None))
+        assert isinstance(world, rx.envs.Environment)
+
+
+@pytest.mark.parametrize("name", ["engines", "published", "record", "suite_results", "suites"])
+def test_examples_of_the_instruments_are_right(on_path, name):
+    import doctest
+    import importlib
+
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried
+    assert not failed
+
+
+def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
+    on_path, tmp_path, monkeypatch, capsys
+):
+    import suite
+
+    changes = ["total_steps=1000000", "num_evals=20", "num_eval_envs=8"]
+    as_asked = {"preset": "cpu", "seeds": 8, "changes": changes}
+    write_results(tmp_path, "base", "CheetahRun", [[[1.0]]], **as_asked)
+    trained = []
+
+    def run_task(arguments, task, program):
+        trained.append(task)
+        if task == "FingerSpin":
+            raise RuntimeError("a fault of a simulator")
+        return {"task": task, **as_asked, "evaluations": []}
+
+    monkeypatch.setattr(suite, "run_task", run_task)
+    tasks = ["FingerSpin", "CheetahRun", "WalkerRun"]
+    monkeypatch.setattr(sys, "argv", ["suite.py", "--out", str(tmp_path), "--tasks", *tasks])
+    assert suite.main() == 1
+    assert trained == ["FingerSpin", "WalkerRun"]
+    assert "failed: base on FingerSpin" in capsys.readouterr().err
+    assert (tmp_path / "base_WalkerRun.json").is_file()
+    assert not (tmp_path / "base_FingerSpin.json").exists()
+    # What is there under the label must be the same run.
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--steps", "2000000"])
+    assert suite.main() == 2
+    assert "base_CheetahRun.json is of another run" in capsys.readouterr().err
