@@ -24,6 +24,7 @@ any one with `pip install 'reppo_fx[gymnax]'`, which holds jax below 0.12.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 import traceback
@@ -169,14 +170,26 @@ def settings_of(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), labels
 
 
+def fit(
+    world: Any, config: rx.Config, hp: rx.Hyperparameters, changes: list[str]
+) -> tuple[rx.Config, rx.Hyperparameters]:
+    """What the preset for unknown tasks takes from the task, where it is not given, as on the command line."""
+    given = {text.partition("=")[0] for text in changes}
+    fitted, numbers = rx.preset_for(world, FITTED, episode_length=config.episode_length)
+    if "discount" not in given:
+        hp = hp._replace(discount=numbers.discount)
+    if "training_time_limit" not in given:
+        config = dataclasses.replace(config, training_time_limit=fitted.training_time_limit)
+    return config, hp
+
+
 def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
     """Curves of every setting and seed of a program on a task."""
     config, hp = our_settings(*_preset(arguments, program))
     options = options_of(task, arguments.env)
     world = make(task, config, options)
-    if arguments.preset == FITTED and not any("discount=" in text for text in program.changes):
-        fitted = rx.preset_for(world, episode_length=config.episode_length)
-        hp = hp._replace(discount=fitted[1].discount)
+    if arguments.preset == FITTED:
+        config, hp = fit(world, config, hp, program.changes)
     settings, labels = settings_of(program, hp)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
     started, rows = time.perf_counter(), []
