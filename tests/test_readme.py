@@ -66,7 +66,7 @@ def test_snippet_runs(small, number):
     scope = {}
     exec(SNIPPETS[number], scope)
     if "runs" in scope:
-        assert scope["runs"].metrics.eval_return.shape == (6, 8, 2)
+        assert scope["runs"].metrics.eval_return.shape == (6, 2, 2)
 
 
 def test_links_of_readme_lead_somewhere():
