@@ -29,6 +29,10 @@ class Policy(eqx.Module):
     Where the environment masks actions it needs the mask, too: an observation with both parts in it.
     All leaves are arrays, so it can be vmapped (a policy per seed), saved, and loaded without the trainer.
 
+    Jit a function that takes it, as below: the policy of another seed or a later state then compiles nothing.
+    `jax.jit(policy)` is a TypeError, for jax keeps functions by their hash, and arrays have none;
+    `equinox.filter_jit(policy)` works.
+
     Attributes:
         actor: the network.
         statistics: of the actor's part.
@@ -37,6 +41,14 @@ class Policy(eqx.Module):
         distribution: what the actor's outputs mean.
         normalize: how the statistics are applied.
         with_mask: puts the mask of actions beside the actor's part, where there is one.
+
+    >>> from reppo_fx import Config, make_train
+    >>> from reppo_fx.envs import probes
+    >>> train = make_train(probes.match_observation(), Config(episode_length=8, actor_width=8, critic_width=8))
+    >>> policy = jax.eval_shape(lambda key: make_policy(train, train.init(key)), jax.random.key(0))
+    >>> act = jax.jit(lambda policy, observation: policy(observation))
+    >>> jax.eval_shape(act, policy, jnp.zeros((4, 1))).shape
+    (4, 1)
     """
 
     actor: ActorNetwork
