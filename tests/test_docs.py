@@ -44,7 +44,19 @@ SLOW = [page for page in PAGES if blocks(page, ["slow"]) and page.stem not in ("
 def test_page_runs_from_top_to_bottom(small, page):  # noqa: F811
     scope = run(page, [""])
     if page.stem == "gymnasium":
-        assert scope["policy"](scope["jax"].numpy.zeros(3)).shape == (1,)
+        assert scope["act"](scope["policy"], scope["jax"].numpy.zeros(3)).shape == (1,)
+
+
+def test_the_step_in_flax_takes_the_network_in_haiku():
+    pytest.importorskip("haiku")
+    page = DOCS / "howto" / "borrow.md"
+    flax, step = blocks(page, [""])
+    (haiku,) = blocks(page, ["needs"])
+    scope = {}
+    for code in (flax, haiku, step):
+        exec(code, scope)
+    assert set(scope["params"]) >= {"~", "linear"}
+    assert scope["duals"].temperature != 0.01
 
 
 @pytest.mark.slow
