@@ -27,8 +27,8 @@ def render(latex: str, as_block: bool) -> str:
 
 
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
-    """Within a line; a word joiner keeps a comma or a colon that follows on it."""
-    self.body.append(render(node.astext(), as_block=False) + "&#8288;")
+    """Within a line."""
+    self.body.append(render(node.astext(), as_block=False))
     raise nodes.SkipNode
 
 
