@@ -40,6 +40,10 @@ TOY_CONFIG = {
     "num_eval_envs": 2,
     "actor_width": 8,
     "critic_width": 8,
+    "actor_depth": 2,
+    "encoder_depth": 1,
+    "head_depth": 1,
+    "predictor_depth": 1,
 }
 HP = rx.Hyperparameters(learning_rate=3e-3, discount=0.9, v_min=-20.0, v_max=20.0)
 

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import reppo_fx as rx
+from reppo_fx import run
 from reppo_fx.envs import probes
 
 from .sizes import TOY_CONFIG
@@ -36,7 +37,15 @@ SMALL = {
     "pieces": Small({}),
     "why_pathwise": Small({"ESTIMATES": 1000, "SEEDS": 2, "STEPS": 3}),
     "import_a_loss": Small(
-        {"ITERATIONS": 2, "SEEDS": 2, "EXPLAINED": NEVER, "GAIN": NEVER, "ALIKE": -NEVER}
+        {
+            "ITERATIONS": 2,
+            "SEEDS": 2,
+            "NUM_ENVS": 4,
+            "NUM_STEPS": 8,
+            "EXPLAINED": NEVER,
+            "GAIN": NEVER,
+            "ALIKE": -NEVER,
+        }
     ),
     "sweep": Small(
         {"SEEDS": 2, "CANDIDATES": 4, "MEMBERS": 4, "RETURN": NEVER},
@@ -44,10 +53,10 @@ SMALL = {
     ),
     "own_environment": Small({"SEEDS": 2, "RETURN": NEVER}),
     "discrete": Small({"SEEDS": 2, "SOLVED": NEVER}),
-    "robot": Small({"SEEDS": 2, "RETURN": NEVER}),
+    "robot": Small({"SEEDS": 2, "RETURN": NEVER}, {"episode_length": 100}),
 }
-# They compile for long, or need a simulator and something that draws.
-SLOW = ("import_a_loss", "sweep", "why_pathwise", "discrete", "robot")
+# Compiles seven trainings in four programs, 40 s of a core; each way of sweeping has quick tests of its own.
+SLOW = ("sweep",)
 LARGEST = 400_000
 
 
@@ -75,6 +84,11 @@ def small(monkeypatch, request):
         config, hyperparameters = preset(name, **changes)
         return dataclasses.replace(config, **sizes), hyperparameters
 
+    def short_film(*given, **how):
+        return film(*given, **{**how, "seconds": 1})
+
+    film = run.render
+    monkeypatch.setattr(run, "render", short_film)
     monkeypatch.setattr(rx.envs, "playground", probe)
     monkeypatch.setattr(rx, "preset", small_preset)
 
