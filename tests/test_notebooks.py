@@ -55,7 +55,7 @@ SMALL = {
     "discrete": Small({"SEEDS": 2, "SOLVED": NEVER}),
     "robot": Small({"SEEDS": 2, "RETURN": NEVER}, {"episode_length": 100}),
 }
-# Compiles seven trainings in four programs, 40 s of a core; each way of sweeping has quick tests of its own.
+# 40 s of a core, half of them to compile successive halving; each way of sweeping has quick tests of its own.
 SLOW = ("sweep",)
 LARGEST = 400_000
 
