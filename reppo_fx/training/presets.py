@@ -129,7 +129,7 @@ def horizon_discount(
 
 
 def training_episode(episode_length: SupportsIndex, horizons: float | int = 2.5) -> int:
-    """`min( episode length, ⌈ horizons / (1 − γ) ⌉ )`, `γ` the `horizon_discount`: how long to train at a stretch.
+    """`min(episode length, ceil(horizons / (1 − γ)))`, `γ` the `horizon_discount`: how long to train at a stretch.
 
     Cut episodes bootstrap from their true successors, so nothing is said of the task that is not so, and more of
     them begin: with few instances there are few starts (targets to reach, places to begin from), and those of the

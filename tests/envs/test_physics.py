@@ -106,6 +106,7 @@ def test_drawn_at_the_first_start_after_so_many_rollouts():
 
 
 @pytest.mark.parametrize("redraw", ["reset", "never", 2])
+@pytest.mark.once
 def test_it_trains(redraw):
     _, metrics = jax.jit(rx.make_train(toy(redraw=redraw)[0], tiny()))(jax.random.key(0), HP)
     assert np.isfinite(metrics.eval_return).all()

@@ -155,7 +155,7 @@ def test_keys_and_settings_that_do_not_fit_are_named(key, hp, sentence):
         host.init(key(), hp)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 def test_it_learns_what_the_pure_loop_learns():
     config = rx.Config(
         **{

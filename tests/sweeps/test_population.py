@@ -66,6 +66,7 @@ def test_halved_runs_are_a_table_in_a_notebook(train, halved):
     assert [shown.count(f"<td>{made * each:,}</td>") for made in (1, 3, 8)] == [2, 1, 1]
 
 
+@pytest.mark.slow
 def test_survivors_are_the_runs_of_a_plain_sweep(train, halved):
     best = rx.grid(HP, reward_scale=SCALES[3:])
     plain = rx.sweep(train, best, num_seeds=2, key=KEY)
