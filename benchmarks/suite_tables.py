@@ -66,8 +66,13 @@ def lines(folder: Path) -> Iterator[str]:
 
 
 def suite() -> str:
-    """The table of settings that were tried."""
-    return wide(HERE)
+    """The presets on the cheap suite and other tasks."""
+    return "\n".join([wide(HERE, "The suite"), f"![curves]({HERE.name}_curves.png)", ""])
+
+
+def explored() -> str:
+    """Every setting that was tried, the worse ones too."""
+    return wide(RESULTS / "explored", "What was tried")
 
 
 def made_from(folder: Path) -> str:
@@ -77,18 +82,16 @@ def made_from(folder: Path) -> str:
     )
 
 
-def wide(folder: Path) -> str:
+def wide(folder: Path, title: str) -> str:
     return "\n".join(
         [
-            "# The suite",
+            f"# {title}",
             "",
             made_from(folder),
             "Returns in the last quarter of each run, mean over seeds ± standard error. Score: mean over tasks of",
             "return by the published one after 50 M steps (1000 where there is none); lowest: of these.",
             "",
             *lines(folder),
-            "",
-            f"![curves]({folder.name}_curves.png)",
             "",
         ]
     )

@@ -18,7 +18,7 @@ from published import PUBLISHED
 from record import RESULTS, read_curves
 from simulators import draw_hosts, hosts
 from suite_pictures import draw_suites
-from suite_tables import pages, suite
+from suite_tables import explored, pages, suite
 
 from reppo_fx.run.scores import estimate
 
@@ -262,6 +262,7 @@ TABLES = {
     estimators: "estimators.json",
     hosts: "hosts/*.json",
     suite: "suite/*.json",
+    explored: "explored/*.json",
 }
 
 
