@@ -67,12 +67,12 @@ def lines(folder: Path) -> Iterator[str]:
 
 def suite() -> str:
     """The presets on the cheap suite and other tasks."""
-    return "\n".join([wide(HERE, "The suite"), f"![curves]({HERE.name}_curves.png)", ""])
+    return wide(HERE)
 
 
 def explored() -> str:
     """Every setting that was tried, the worse ones too."""
-    return wide(RESULTS / "explored", "What was tried")
+    return wide(RESULTS / "explored", "What was tried", picture=False)
 
 
 def made_from(folder: Path) -> str:
@@ -82,7 +82,7 @@ def made_from(folder: Path) -> str:
     )
 
 
-def wide(folder: Path, title: str) -> str:
+def wide(folder: Path, title: str = "The suite", picture: bool = True) -> str:
     return "\n".join(
         [
             f"# {title}",
@@ -93,6 +93,7 @@ def wide(folder: Path, title: str) -> str:
             "",
             *lines(folder),
             "",
+            *([f"![curves]({folder.name}_curves.png)", ""] if picture else []),
         ]
     )
 
