@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import record
 from settings import our_settings, read_our_changes
-from suites import check_tasks, full_name, make, make_train, playground_name
+from suites import check_tasks, full_name, playground_name
 
 import reppo_fx as rx
 from reppo_fx import hosts
@@ -28,6 +28,7 @@ from reppo_fx.envs.playground import load_task as load_playground
 from reppo_fx.run.loop import compile_programs, run_loop
 from reppo_fx.run.policies import policies_of
 from reppo_fx.run.session import closing
+from reppo_fx.run.worlds import bind
 from reppo_fx.sweeps.members import flatten_members
 
 TASKS = ("CartpoleBalance", "ReacherEasy", "BallInCupCatch", "CheetahRun", "WalkerWalk")
@@ -76,7 +77,7 @@ def train_policies(arguments: argparse.Namespace, task: str) -> Any:
     changes = read_our_changes(arguments.preset, [*sizes, *arguments.set])
     config, hp = our_settings(arguments.preset, changes)
     keys, members = flatten_members(rx.grid(hp), arguments.seeds, jax.random.key(0))
-    with closing(make_train(make(task, config, {}), config)) as train:
+    with closing(bind(full_name(task), config)) as train:
         programs = compile_programs(train, keys, members)
         state = programs.init(keys, members)
         for progress in run_loop(train, programs, state):

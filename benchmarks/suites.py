@@ -8,10 +8,8 @@ from typing import Any
 from host_trains import value_of
 from published import DMC
 
-import reppo_fx as rx
 from reppo_fx import envs, hosts
 from reppo_fx._errors import unknown_name
-from reppo_fx.run.worlds import AnyTrain, World, make_world
 
 # What two cores step fast enough to judge every change by.
 CHEAP = (
@@ -142,25 +140,6 @@ def check_tasks(tasks: Iterable[str]) -> None:
             raise ValueError(
                 f"--tasks has {task!r}, whose observations or actions cannot be learned."
             )
-
-
-def make(task: str, config: rx.Config, options: dict[str, Any]) -> World:
-    """The task's world; options are those of its family's adapter."""
-    name = full_name(task)
-    if not options:
-        return make_world(name, config)
-    if envs.named_family(name) is not None:
-        family, own = envs.find_family(name)
-        return family.adapter(own, **options)
-    length = config.episode_length or config.training_time_limit
-    return hosts.make(name, episode_length=length, **options)
-
-
-def make_train(world: World, config: rx.Config) -> AnyTrain:
-    """Around a simulator, or with it in the program."""
-    if isinstance(world, hosts.HostEnvironment):
-        return rx.make_host_train(world, config)
-    return rx.make_train(world, config)
 
 
 def options_of(task: str, texts: Sequence[str] | None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import math
 import statistics
 from typing import Any
 
-import numpy as np
 from ablations import ablations, draw_ablations
 from compared import compared, draw_compared
 from field import field
@@ -18,17 +17,12 @@ from published import PUBLISHED
 from record import RESULTS, read_curves
 from simulators import draw_hosts, hosts
 from suite_pictures import draw_suites
+from suite_results import mean_and_error
 from suite_tables import explored, pages, suite
 
 from reppo_fx.run.scores import estimate
 
 COLUMNS = 4
-
-
-def cell(returns: np.ndarray) -> str:
-    """Mean with its standard error."""
-    error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else np.nan
-    return f"{returns.mean():.0f} ± {error:.0f}"
 
 
 def learning() -> str:
@@ -48,7 +42,7 @@ def learning() -> str:
         steps, returns = curves[task][label]
         picks = [round(len(steps) * (i + 1) / COLUMNS) - 1 for i in range(COLUMNS)]
         at = " / ".join(f"{steps[i] / 1000:.0f}" for i in picks)
-        values = " / ".join(cell(returns[i]) for i in picks)
+        values = " / ".join(mean_and_error(returns[i], 0) for i in picks)
         published = PUBLISHED.get(task, "")
         iqm = estimate({task: returns[-1]}).text(0)
         lines.append(

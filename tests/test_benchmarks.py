@@ -333,6 +333,7 @@ def test_variants_on_a_suite_are_compared_with_the_baseline_and_the_published_or
 def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path):
     import suite
     from settings import our_settings, read_our_changes
+    from suite_runs import settings_of
 
     arguments = suite.parse(
         ["--variants", "choices", "--vary", "sigma=0.01,0.02", "--tasks", "brax:hopper"]
@@ -341,7 +342,7 @@ def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path)
     assert first.beside == [{"aux_weight": 0.5}, {"min_std": 0.1}]
     assert [one.label for one in others][-2:] == ["four-values", "layer-norm"]
     hp = our_settings("cpu", read_our_changes("cpu", first.changes))[1]
-    settings, labels = suite.settings_of(first, hp)
+    settings, labels = settings_of(first, hp)
     assert labels[::2] == [
         {"sigma": pytest.approx(0.01)},
         {"aux_weight": 0.5, "sigma": pytest.approx(0.01)},
@@ -402,16 +403,17 @@ def test_every_suite_knows_where_its_tasks_are(on_path):
 
 @pytest.mark.slow
 def test_the_simulators_of_pure_suites_have_their_tasks(on_path):
-    from suites import SUITES, check_tasks, make, options_of, playground_name
+    from suites import SUITES, check_tasks, full_name, options_of, playground_name
 
     import reppo_fx as rx
+    from reppo_fx.run.worlds import make_world
 
     check_tasks([*SUITES["humanoid"], *SUITES["brax"]])
     # The original code can be run beside all of them.
     assert all(playground_name(task) for task in SUITES["dmc"])
     assert playground_name("brax:hopper") is None
     for task in SUITES["brax"]:
-        world = make(task, rx.preset("any")[0], options_of(task, None))
+        world = make_world(full_name(task), rx.preset("any")[0], **options_of(task, None))
         assert isinstance(world, rx.envs.Environment)
 
 

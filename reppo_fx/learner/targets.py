@@ -45,7 +45,7 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
 
     Source: REPPO (arXiv 2507.11019), eqs. of its soft λ-return.
     """
-    hp, transitions = state.hyperparameters, rollout.transitions
+    hp, transitions = as_it_explores(method, state), rollout.transitions
     rows = transitions.reward.shape[0]
     observations = network_inputs(method, hp, rollout.statistics, transitions.observation)
     successors = network_inputs(method, hp, rollout.next_statistics, transitions.next_observation)
@@ -53,10 +53,7 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
     successor = successor_values(method, state, keys, successors)
     act = lambda observation: policy_of(method, state.learner.networks.actor, observation, hp)
     old_policy = map_rows(act, observations[0])
-    explored = as_it_explores(method, state)
-    trust = method.exploration.weights(
-        method.distribution, old_policy, transitions.action, explored
-    )
+    trust = method.exploration.weights(method.distribution, old_policy, transitions.action, hp)
     reward, target = soft_returns(method, state, transitions, successor, trust)
     return Batch(
         actor_observation=observations[0],

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,12 @@ from ..hosts.evaluate import evaluate_policy as evaluate_in_simulator
 from ..settings import Config, Hyperparameters
 from ..training.evaluate import evaluate_policy
 from ..training.policy import Policy
-from ..training.presets import FITTED, preset, preset_for
+from ..training.presets import FITTED, FITTED_SETTINGS, preset
 from . import worlds
 from .display import count, make_console, print_line, print_table
 from .export.verb import Export, run_export
 from .flags import (
     DEFAULT_PRESET,
-    DISCOUNT,
-    TIME_LIMIT,
     TRAINING,
     Eval,
     Plot,
@@ -63,7 +61,9 @@ def _check_seed(seed: int) -> None:
         raise ValueError(f"seed is {seed}; it must be from 0 to {LARGEST_SEED}.")
 
 
-def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int:
+def _run_train(
+    arguments: Settings, saved: Plan | None, console: Console, to_fit: Collection[str]
+) -> int:
     from .session import resume_in_folder, run_to_folder, summary
 
     swept = parse_grid(getattr(arguments, "grid", ()))
@@ -84,7 +84,7 @@ def _run_train(arguments: Settings, saved: Plan | None, console: Console) -> int
     if arguments.video:
         check_video()
     if arguments.resume is None:
-        result = run_to_folder(plan, arguments.out, console, arguments.log)
+        result = run_to_folder(plan, arguments.out, console, arguments.log, to_fit=to_fit)
     else:
         result = resume_in_folder(arguments.resume, plan, console, arguments.log)
     for line in summary(plan, result, console.encoding).splitlines():
@@ -296,31 +296,14 @@ def _run(arguments: list[str], console: Console) -> int:
         return run_render(parsed, console)
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
-    if saved is None and parsed.preset == FITTED:
-        parsed = _fitted_to_task(parsed, look_ahead(arguments).given)
-    return _run_train(parsed, saved, console)
+    return _run_train(parsed, saved, console, _to_fit(parsed, arguments))
 
 
-def _fitted_to_task(arguments: Settings, given: frozenset[str]) -> Settings:
-    """The settings with the discount and the training episodes that fit the task's, but for what is given."""
-    if {DISCOUNT, TIME_LIMIT} <= given:
-        return arguments
-    config = Config(**dataclasses.asdict(arguments.config))
-    world = worlds.make_world(arguments.task, config)
-    fitted, numbers = preset_for(world, arguments.preset, episode_length=config.episode_length)
-    if not isinstance(world, Environment):
-        world.close()
-    changed: Any = arguments
-    if DISCOUNT not in given:
-        own = dataclasses.replace(
-            changed.hyperparameters, discount=float(np.asarray(numbers.discount))
-        )
-        changed = dataclasses.replace(changed, hyperparameters=own)
-    if TIME_LIMIT not in given:
-        own = dataclasses.replace(changed.config, training_time_limit=fitted.training_time_limit)
-        changed = dataclasses.replace(changed, config=own)
-    settings: Settings = changed
-    return settings
+def _to_fit(parsed: Settings, arguments: list[str]) -> set[str]:
+    """Settings that are taken from the task's episodes: those of one preset that are not given."""
+    if parsed.preset != FITTED:
+        return set()
+    return set(FITTED_SETTINGS) - look_ahead(arguments).given
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,10 +25,7 @@ from .show import Show
 DEFAULT_TASK = "CartpoleBalance"
 DEFAULT_PRESET = "cpu"
 DEFAULT_SEEDS = 3
-PRESET, RESUME = "--preset", "--resume"
 TRAINING = ("train", "sweep")
-# What the preset for unknown tasks takes from the task, where they are not given.
-DISCOUNT, TIME_LIMIT = "--discount", "--training-time-limit"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +92,11 @@ class Settings(Protocol):
 
 
 class Ahead(NamedTuple):
-    """What decides the defaults of the other flags."""
+    """What decides the defaults of the other flags, and the names of all that are given."""
 
     preset: str | None
     resume: str | None
-    given: frozenset[str] = frozenset()
+    given: frozenset[str]
 
 
 def _config_flags(config: Config) -> type:
@@ -235,9 +232,9 @@ def look_ahead(arguments: list[str]) -> Ahead:
     if arguments[:1] and arguments[0] in TRAINING:
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
             flag, equals, value = argument.partition("=")
-            if flag in (PRESET, RESUME, DISCOUNT, TIME_LIMIT):
-                found[flag] = value if equals else following
-    return Ahead(found.get(PRESET) or None, found.get(RESUME) or None, frozenset(found))
+            if flag.startswith("--"):  # Tyro takes either stroke between words
+                found[flag[2:].replace("-", "_")] = value if equals else following
+    return Ahead(found.get("preset") or None, found.get("resume") or None, frozenset(found))
 
 
 def parse_grid(texts: tuple[str, ...]) -> dict[str, tuple[float, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from .._errors import unknown_name
 from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..sweeps.members import flatten_members, label_settings
 from ..sweeps.space import grid
+from ..training.presets import HasEpisodes, fit_to_episodes
 
 Types = tuple[type, ...]
 # What a random key takes: more would wrap around, and two seeds would be one.
@@ -93,6 +94,11 @@ class Plan:
         schedule = self.config.schedule_steps or self.config.total_steps
         config = dataclasses.replace(self.config, total_steps=total_steps, schedule_steps=schedule)
         return dataclasses.replace(self, config=config, evaluations=(*before, total))
+
+    def fitted(self, world: HasEpisodes, names: Collection[str]) -> Plan:
+        """The same run, with the settings in `names` as they fit the world's episodes."""
+        config, numbers = fit_to_episodes(world, self.config, self.hyperparameters, names)
+        return dataclasses.replace(self, config=config, hyperparameters=numbers)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from ..hosts.train import HostTrain
 from ..learner.state import TrainState
 from ..training.diagnosis import MOST_OUTSIDE, Watch
 from ..training.train import Metrics
+from . import worlds
 from .checkpoints import CHECKPOINTS, Checkpoints
 from .display import Display, best_first, count, loading, success_rate
 from .durable import only_writer
@@ -39,7 +40,7 @@ from .records import describe_run, read_config, write_config
 from .stopping import stop_on_signal
 from .table import METRICS, MetricsFile, as_metrics, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
-from .worlds import AnyTrain, bind, init_shapes
+from .worlds import AnyTrain, bind, init_shapes, train_in
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 GO_ON = "Go on with: "
@@ -71,6 +72,7 @@ def run_to_folder(
     console: Console,
     logs: Sequence[str] = (),
     on_evaluation: OnEvaluation | None = None,
+    to_fit: Collection[str] = (),
 ) -> RunResult:
     """Train all members of a plan in one program, leaving settings, metrics, pictures, policies and checkpoints.
 
@@ -83,6 +85,7 @@ def run_to_folder(
         on_evaluation: called with the `Progress` of every evaluation, for any other logger. Its `metrics` are
             NumPy arrays `[members]`, settings × seeds; its `state` is good until it returns. What it raises is
             shown in a sentence, and training goes on. `train_live` has an example.
+        to_fit: names of settings that are taken from the task's episodes, in place of the plan's own.
 
     Returns:
         The curve and where everything is.
@@ -96,7 +99,9 @@ def run_to_folder(
     check_logs(logs)
     with listening() as told:
         with loading(console, plan.task):
-            train = bind(plan.task, plan.config)
+            world = worlds.make_world(plan.task, plan.config)
+            plan = plan.fitted(world, to_fit)
+            train = train_in(world, plan.config)
         with new_run(train, plan, out, logs) as (folder, description), closing(train):
             return Session(plan, train, folder, console, description, told, on_evaluation).run()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 from jax.stages import Wrapped
@@ -20,21 +20,32 @@ AnyTrain: TypeAlias = Train | HostTrain
 World: TypeAlias = envs.Environment | hosts.HostEnvironment
 
 
-def make_world(task: str, config: Config) -> World:
+def make_world(task: str, config: Config, **options: Any) -> World:
     """The world of a task by name: `FAMILY:NAME`, which simulators need; a bare name for pure environments.
+
+    Args:
+        task: the name.
+        config: of the run; a simulator is made for its time limit.
+        **options: of the family's adapter.
 
     Raises:
         ValueError: if nothing has it, with the nearest names.
         ImportError: if what it needs is not installed.
     """
     if ":" in task and envs.named_family(task) is None:
-        return hosts.make(task, episode_length=config.episode_length or config.training_time_limit)
-    return envs.make(task)
+        limit = config.episode_length or config.training_time_limit
+        return hosts.make(task, episode_length=limit, **options)
+    family, name = envs.find_family(task)
+    return family.adapter(name, **options)
 
 
 def bind(task: str, config: Config) -> AnyTrain:
-    """`make_train` or `make_host_train`, whichever the task needs."""
-    world = make_world(task, config)
+    """A task by name, ready to train."""
+    return train_in(make_world(task, config), config)
+
+
+def train_in(world: World, config: Config) -> AnyTrain:
+    """`make_train` or `make_host_train`, whichever the world needs."""
     if isinstance(world, hosts.HostEnvironment):
         return make_host_train(world, config)
     return make_train(world, config)

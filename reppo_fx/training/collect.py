@@ -45,11 +45,10 @@ def act(
     key: Array, method: Method, state: TrainState, world: RolloutState
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """One action per instance from the policy of a state as it behaves, for the environment; and the noise."""
-    hp = state.hyperparameters
+    hp = as_it_explores(method, state)
     inputs, _ = network_inputs(method, hp, world.statistics, world.observation)
     policy = policy_of(method, state.learner.networks.actor, inputs, hp)
-    explored = as_it_explores(method, state)
-    action, noise = method.exploration.act(key, method.distribution, policy, world.noise, explored)
+    action, noise = method.exploration.act(key, method.distribution, policy, world.noise, hp)
     return method.distribution.to_environment(action), noise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Collection
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 from .._errors import unknown_name
@@ -31,7 +31,9 @@ PURPOSES: dict[str, str] = {
 need `v_min`, `v_max` or `reward_scale` of their own."""
 
 FITTED = "any"
-"""The preset whose discount and training episodes the command line fits to the task."""
+"""The preset of which the command line fits some settings to the task."""
+FITTED_SETTINGS = ("discount", "training_time_limit")
+"""These."""
 
 # What both small presets learn with.
 LEARNING: dict[str, float] = {
@@ -129,7 +131,7 @@ def horizon_discount(
 
 
 def training_episode(episode_length: SupportsIndex, horizons: float | int = 2.5) -> int:
-    """`min(episode length, ceil(horizons / (1 − γ)))`, `γ` the `horizon_discount`: how long to train at a stretch.
+    """`min(episode length, horizons / (1 − γ))`, `γ` the `horizon_discount`: how long to train at a stretch.
 
     Cut episodes bootstrap from their true successors, so nothing is said of the task that is not so, and more of
     them begin: with few instances there are few starts (targets to reach, places to begin from), and those of the
@@ -140,7 +142,7 @@ def training_episode(episode_length: SupportsIndex, horizons: float | int = 2.5)
         horizons: how many of them; with fewer, what takes long is never reached.
 
     Returns:
-        Steps, for `training_time_limit`.
+        Steps, for `training_time_limit`: rounded, and at least 1.
 
     Raises:
         ValueError: if the length is below 1, or `horizons` is not positive.
@@ -151,8 +153,7 @@ def training_episode(episode_length: SupportsIndex, horizons: float | int = 2.5)
     if not horizons > 0.0:
         raise ValueError(f"horizons is {horizons}; it must be positive.")
     length = as_count("episode_length", episode_length)
-    # Half a step less, or rounding of 1 - γ would make one too many.
-    return min(length, math.ceil(horizons / (1.0 - horizon_discount(length)) - 0.5))
+    return min(length, max(1, round(horizons / (1.0 - horizon_discount(length)))))
 
 
 def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
@@ -186,6 +187,34 @@ class HasEpisodes(Protocol):
     def episode_length(self) -> int | None: ...
 
 
+def fit_to_episodes(
+    world: HasEpisodes,
+    config: Config,
+    hyperparameters: Hyperparameters,
+    names: Collection[str] = FITTED_SETTINGS,
+) -> tuple[Config, Hyperparameters]:
+    """Settings with those of `names` as they fit a world's episodes: `horizon_discount`, `training_episode`.
+
+    Args:
+        world: an environment or a simulator. Where it does not say how long its episodes are, and
+            `config.episode_length` does not either, everything stays.
+        config: the static settings.
+        hyperparameters: the others.
+        names: of `FITTED_SETTINGS`.
+
+    Returns:
+        `(config, hyperparameters)`.
+    """
+    length = config.episode_length or world.episode_length
+    if length is None:
+        return config, hyperparameters
+    if "training_time_limit" in names:
+        config = dataclasses.replace(config, training_time_limit=training_episode(length))
+    if "discount" in names:
+        hyperparameters = hyperparameters._replace(discount=horizon_discount(length))
+    return config, hyperparameters
+
+
 def preset_for(
     world: HasEpisodes, name: str = "any", **config_changes: Any
 ) -> tuple[Config, Hyperparameters]:
@@ -212,10 +241,5 @@ def preset_for(
     >>> config.training_time_limit
     50
     """
-    config, hyperparameters = preset(name, **config_changes)
-    length = config.episode_length or world.episode_length
-    if length is None:
-        return config, hyperparameters
-    if "training_time_limit" not in config_changes:
-        config = dataclasses.replace(config, training_time_limit=training_episode(length))
-    return config, hyperparameters._replace(discount=horizon_discount(length))
+    names = [setting for setting in FITTED_SETTINGS if setting not in config_changes]
+    return fit_to_episodes(world, *preset(name, **config_changes), names)

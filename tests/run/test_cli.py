@@ -474,6 +474,7 @@ def test_a_run_of_the_largest_seed(probe_task, run, capsys):
         (["--preset", "any", "--episode-length", "400"], 0.975, 100),
         (["--preset=any", "--discount=0.9"], 0.9, 6),
         (["--preset=any", "--training-time-limit=5"], 0.95, 5),
+        (["--preset=any", "--training_time_limit=5"], 0.95, 5),
         (["--preset=any", "--training-time-limit", "5", "--discount", "0.9"], 0.9, 5),
         (["--preset", "cpu"], 0.98, None),
     ],
@@ -481,13 +482,14 @@ def test_a_run_of_the_largest_seed(probe_task, run, capsys):
 def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
     probe_task, monkeypatch, flags, discount, limit
 ):
-    plans = []
+    made = []
 
-    def note(plan, *rest):
-        plans.append(plan)
+    def note(train, plan, *rest):
+        made.append((train, plan))
         raise ValueError("seen")
 
-    monkeypatch.setattr(session, "run_to_folder", note)
+    monkeypatch.setattr(session, "new_run", note)
     assert cli.main(["train", "probe", *flags]) != 0
-    assert plans[0].hyperparameters.discount == discount
-    assert plans[0].config.training_time_limit == limit
+    train, plan = made[0]
+    assert plan.hyperparameters.discount == discount
+    assert plan.config.training_time_limit == train.config.training_time_limit == limit

@@ -372,6 +372,7 @@ def test_training_episodes_are_of_horizons_and_no_longer_than_the_tasks():
     lengths = {1: 1, 20: 20, 50: 50, 200: 50, 400: 100, 1000: 250, 2000: 500, 10_000: 500}
     assert {n: rx.training_episode(n) for n in lengths} == lengths
     assert rx.training_episode(1000, 5) == 500
+    assert rx.training_episode(1000, 1e-3) == 1
     for wrong in ({"horizons": 0.0}, {"episode_length": 0}):
         with pytest.raises(ValueError, match=r"must be positive|at least 1"):
             rx.training_episode(**{"episode_length": 100, **wrong})

@@ -1,0 +1,196 @@
+"""What `suite.py` trains: programs of settings and seeds on a task, and the original code beside them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import record
+from ablations import SECTIONS
+from settings import our_settings, read_our_changes
+from study import train_once
+from suites import full_name, options_of, playground_name
+
+import reppo_fx as rx
+from reppo_fx.run.display import SUCCESS
+from reppo_fx.run.loop import compile_programs, run_loop
+from reppo_fx.run.session import closing
+from reppo_fx.run.worlds import make_world, train_in
+from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
+from reppo_fx.training.presets import FITTED, FITTED_SETTINGS, fit_to_episodes
+
+VARIANTS = dict(SECTIONS.values())
+INSTANCE = 14 * 2**20
+"""Bytes of an instance of the control suite in EnvPool."""
+# Of the training diagnostics; those of the learner are all there.
+OF_TRAINING = ("value_bias", "outside", "unit")
+
+
+class Program(NamedTuple):
+    """What is trained at once.
+
+    Attributes:
+        label: of its results.
+        changes: of the preset, as on the command line.
+        axes: values of hyperparameters, all combinations.
+        beside: changes of hyperparameters, each trained beside the others.
+    """
+
+    label: str
+    changes: list[str]
+    axes: dict[str, list[float]]
+    beside: list[dict[str, float]]
+
+
+def programs(arguments: argparse.Namespace) -> list[Program]:
+    """The preset with what rides along in its program, then the variants that need their own.
+
+    Raises:
+        ValueError: for a setting that does not exist or cannot be.
+    """
+    for name in ("steps", "evals", "seeds"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}; it must be at least 1.")
+    sizes = [f"total_steps={arguments.steps}", f"num_evals={arguments.evals}", "num_eval_envs=8"]
+    changes = [*sizes, *arguments.set]
+    axes = dict(_axis(text) for text in arguments.vary)
+    beside, others = [], []
+    for label, text in VARIANTS.get(arguments.variants, {}).items():
+        own = dict(part.split("=", 1) for part in text.split())
+        if set(own) <= set(rx.Hyperparameters._fields):
+            beside.append({name: float(value) for name, value in own.items()})
+        else:
+            others.append(Program(label, [*changes, *text.split()], axes, []))
+    found = [Program(arguments.label, changes, axes, beside), *others]
+    for program in found:
+        config, hp = our_settings(*_preset(arguments, program))
+        members = len(settings_of(program, hp)[1]) * arguments.seeds
+        if any(":" not in task for task in arguments.tasks):
+            check_memory(members, config)
+    return found
+
+
+def check_memory(members: int, config: rx.Config) -> None:
+    """That EnvPool's instances of the control suite fit into this machine: a process that is killed says nothing.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    each, has = config.num_envs + config.num_eval_envs, host_memory()
+    if members * each * INSTANCE > has:
+        raise ValueError(
+            f"--seeds and --vary make {members} members of {each} instances, which take "
+            f"{members * each * INSTANCE / 2**30:.0f} GiB in EnvPool; this machine has {has / 2**30:.0f}."
+        )
+
+
+def _preset(arguments: argparse.Namespace, program: Program) -> tuple[str, dict[str, Any]]:
+    return arguments.preset, read_our_changes(arguments.preset, program.changes)
+
+
+def _axis(text: str) -> tuple[str, list[float]]:
+    name, _, values = text.partition("=")
+    try:
+        return name, [float(value) for value in values.split(",")]
+    except ValueError:
+        raise ValueError(f"--vary has {text!r}; it must be NAME=NUMBER,NUMBER,…") from None
+
+
+def settings_of(
+    program: Program, hp: rx.Hyperparameters
+) -> tuple[rx.Hyperparameters, list[dict[str, float]]]:
+    """Of every member without its seed: `[settings]`, and what is said of each."""
+    parts, labels = [], []
+    for own in [{}, *program.beside]:
+        part = rx.grid(hp._replace(**own), **program.axes)
+        parts.append(part)
+        labels += label_settings(part, [*own, *program.axes])
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), labels
+
+
+def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
+    """Curves of every setting and seed of a program on a task."""
+    config, hp = our_settings(*_preset(arguments, program))
+    options = options_of(task, arguments.env)
+    world = make_world(full_name(task), config, **options)
+    if arguments.preset == FITTED:
+        given = {text.partition("=")[0] for text in program.changes}
+        config, hp = fit_to_episodes(world, config, hp, set(FITTED_SETTINGS) - given)
+    settings, labels = settings_of(program, hp)
+    keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
+    started, rows = time.perf_counter(), []
+    with closing(train_in(world, config)) as train:
+        compiled = compile_programs(train, keys, members)
+        for progress in run_loop(train, compiled, compiled.init(keys, members)):
+            if progress.metrics is not None:
+                rows.append(
+                    row(progress.env_steps, progress.seconds, progress.metrics, arguments.seeds)
+                )
+                show(task, program.label, rows[-1])
+    return {
+        "task": task,
+        "label": program.label,
+        "preset": arguments.preset,
+        "seeds": arguments.seeds,
+        "changes": program.changes,
+        "environment": options,
+        "settings": labels,
+        "seconds": round(time.perf_counter() - started, 1),
+        **record.thinned(rows),
+    }
+
+
+def row(steps: int, seconds: float, metrics: rx.Metrics, seeds: int) -> dict[str, Any]:
+    """Of one evaluation; numbers are `[settings, seeds]`."""
+
+    def of(leaf: Any) -> Any:
+        return np.asarray(leaf, float).reshape(-1, seeds).tolist()
+
+    training = metrics.training
+    return {
+        "env_steps": steps,
+        "seconds": round(seconds, 1),
+        "eval_return": of(metrics.eval_return),
+        **{name: of(m.last) for name, m in metrics.eval_metrics.items() if name in SUCCESS},
+        **{name: of(leaf) for name, leaf in training.learner._asdict().items()},
+        **{name: of(getattr(training, name)) for name in OF_TRAINING},
+    }
+
+
+def show(task: str, label: str, found: dict[str, Any]) -> None:
+    means = np.mean(found["eval_return"], axis=1)
+    texts = " ".join(f"{mean:.4g}" for mean in means)
+    success = next((found[name] for name in SUCCESS if name in found), None)
+    if success is not None:
+        texts += "  success " + " ".join(f"{np.mean(seeds):.2f}" for seeds in success)
+    print(
+        f"{task} {label} {found['env_steps']:>8} {found['seconds']:.0f} s: {texts}",
+        flush=True,
+    )
+
+
+def original_changes(config: rx.Config) -> list[str]:
+    """What makes a run of the original code as long and as large as one of ours."""
+    names = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "total_steps", "num_evals")
+    widths = {"actor_hidden_dim": config.actor_width, "critic_hidden_dim": config.critic_width}
+    found = {**{name: getattr(config, name) for name in names}, **widths}
+    if config.episode_length is not None:
+        found["max_episode_steps"] = config.episode_length
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def run_original(arguments: argparse.Namespace, task: str, program: Program) -> None:
+    """The original code on the same task by its name in Playground, unless its results are there."""
+    name = playground_name(task)
+    if name is None:
+        print(f"{task} is not a task of MuJoCo Playground, so the original code is left out.")
+        return
+    changes = original_changes(our_settings(*_preset(arguments, program))[0])
+    own = ["--authors", str(arguments.original), "--seeds", str(arguments.seeds)]
+    own += ["--set", *changes]
+    label = f"original-{arguments.label}"
+    train_once(arguments.out, name, label, own, arguments.original_python)
