@@ -21,7 +21,8 @@ from .._errors import unknown_name
 from ..envs import require
 from .base import Actions, HostTimeStep, Restarting, blank
 from .envpool_seconds import seconds_per_action
-from .spaces import columns, is_flat, make_reader, numbers, read_action_space
+from .reading import columns, is_flat, make_reader, numbers
+from .spaces import read_action_space
 
 
 def _load_egl() -> bool:

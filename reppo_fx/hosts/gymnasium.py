@@ -16,15 +16,8 @@ from .._errors import unknown_name
 from ..envs import require, seconds_of
 from ..envs.base import positive
 from .base import Actions, HostEnvironment, HostTimeStep, Restarting
-from .spaces import (
-    columns,
-    is_flat,
-    leaves_in_order,
-    make_reader,
-    map_leaves,
-    numbers,
-    read_action_space,
-)
+from .reading import columns, is_flat, leaves_in_order, make_reader, map_leaves, numbers
+from .spaces import read_action_space
 
 DEFAULT_SIZE = 16
 

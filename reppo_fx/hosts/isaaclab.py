@@ -16,15 +16,8 @@ from .._errors import ReppoWarning
 from ..envs import seconds_of
 from .base import HostEnvironment, HostTimeStep, Restarting, blank, choose
 from .lab_settings import FINAL_OBS, keeps_history, takes_ids, unwrapped, waits
-from .spaces import (
-    ActionRange,
-    as_array,
-    columns,
-    make_reader,
-    map_leaves,
-    numbers,
-    read_box,
-)
+from .reading import as_array, columns, make_reader, map_leaves, numbers
+from .spaces import ActionRange, read_box
 
 # What groups of observations are called, by Isaac Lab and by mjlab.
 ACTOR_GROUPS = ("policy", "actor", "state")

@@ -15,7 +15,8 @@ from .._errors import unknown_name
 from ..envs import seconds_of
 from .base import HostTimeStep, Restarting
 from .maniskill_build import Simulation, Task, built, package, registered
-from .spaces import ActionRange, as_array, columns, make_reader, numbers, read_box
+from .reading import as_array, columns, make_reader, numbers
+from .spaces import ActionRange, read_box
 
 DEFAULT_SIZE = 8
 Success = Literal["terminate", "truncate", "continue"]

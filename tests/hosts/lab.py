@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from reppo_fx.hosts.spaces import map_leaves
+from reppo_fx.hosts.reading import map_leaves
 
 FLAGS = [(True, False), (False, True), (True, True)]
 
