@@ -28,6 +28,7 @@ DIAGNOSTICS = (
     "closed_gate",
     "value_bias",
     "outside",
+    "exploring",
     "unit",
     "q_value",
 )

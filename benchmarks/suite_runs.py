@@ -27,7 +27,7 @@ VARIANTS = dict(SECTIONS.values())
 INSTANCE = 14 * 2**20
 """Bytes of an instance of the control suite in EnvPool."""
 # Of the training diagnostics; those of the learner are all there.
-OF_TRAINING = ("value_bias", "outside", "unit")
+OF_TRAINING = ("value_bias", "outside", "exploring", "unit")
 
 
 class Program(NamedTuple):

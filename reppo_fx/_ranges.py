@@ -41,7 +41,7 @@ RULES: dict[str, Rule] = {
     "exploration_noise_min": _POSITIVE,
     "exploration_noise_max": _POSITIVE,
     "exploration_base": _FRACTION,
-    "exploration_fraction": _FRACTION,
+    "exploration_density": _FRACTION,
     "noise_correlation": _BELOW_ONE,
     "min_trace_weight": _FRACTION,
     "variance_floor": _POSITIVE,

@@ -154,7 +154,7 @@ class Config:
 
     @property
     def schedule_iterations(self) -> int:
-        """Iterations over which the learning rate falls, and of which exploration takes a share."""
+        """Iterations over which the learning rate falls."""
         steps = self.total_steps if self.schedule_steps is None else self.schedule_steps
         return math.ceil(steps / self.steps_per_iteration)
 
@@ -192,8 +192,8 @@ class Hyperparameters(NamedTuple):
             (discrete: the logits' temperature) is multiplied by while collecting.
         exploration_noise_max: and the last one's; linear in between.
         exploration_base: share of the instances that have the smallest factor; with correlated noise: none.
-        exploration_fraction: share of the run in which instances explore; after it all have the smallest
-            factor, and no noise that lasts.
+        exploration_density: with `exploration="correlated"`, noise lasts while `reward_density` is at most this;
+            1 for always.
         noise_correlation: with `exploration="correlated"`, `ρ` of the noise from one step to the next.
         min_trace_weight: no return is trusted less than this for its action having been a wider policy's.
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.
@@ -220,7 +220,7 @@ class Hyperparameters(NamedTuple):
     exploration_noise_min: Value = 1.0
     exploration_noise_max: Value = 1.0
     exploration_base: Value = 0.0
-    exploration_fraction: Value = 1.0
+    exploration_density: Value = 1.0
     noise_correlation: Value = 0.95
     min_trace_weight: Value = 0.5
     reward_scale: Value = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import weakref
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from .._members import over_axis
 from .._programs import keep_program
 from ..envs import action_spec
 from ..learner.learn import TrainingMetrics, learn
-from ..learner.method import Method, as_it_explores
+from ..learner.method import Method
 from ..learner.normalizers import unchanged
 from ..learner.rollout import Rollout, Transition
 from ..learner.state import TrainState, key_streams
@@ -264,10 +263,7 @@ def _alone(function: Callable[P, T]) -> Callable[P, T]:
 
 def _freeze(method: Method, state: TrainState) -> Frozen:
     keys = method.action_keys(key_streams(state.key), method.config.num_steps)
-    policy = dataclasses.replace(
-        make_policy(method, state), hyperparameters=as_it_explores(method, state)
-    )
-    return Frozen(policy, keys, state.rollout.statistics)
+    return Frozen(make_policy(method, state), keys, state.rollout.statistics)
 
 
 def _act(

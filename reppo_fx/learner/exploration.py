@@ -7,10 +7,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..settings import Hyperparameters
 from .distributions import Distribution
+from .rollout import Transition
+
+# Share of a step in the moving average of rewards, at least: where nothing is discounted too it goes on.
+SLOWEST = 1e-3
 
 Behave = Callable[[Distribution, PyTree[Array], Hyperparameters], PyTree[Array]]
 Start = Callable[[Array, Distribution, int], PyTree[Array]]
@@ -27,6 +31,17 @@ Weights = Callable[
 ]
 """`(distribution, policy, actions, hyperparameters) -> c`, or none."""
 
+Observe = Callable[[PyTree[Array], Transition, Hyperparameters], PyTree[Array]]
+"""`(noise, transitions, hyperparameters) -> noise`, once a rollout is collected."""
+
+Share = Callable[[PyTree[Array], Hyperparameters, int], Float[Array, ""]]
+"""`(noise, hyperparameters, num_envs) -> share`."""
+
+
+def _unchanged(noise: PyTree[Array], transitions: Transition, hp: Hyperparameters) -> PyTree[Array]:
+    del transitions, hp
+    return noise
+
 
 class Exploration(NamedTuple):
     """A bundle of functions; instances are the last axis of what they get.
@@ -36,11 +51,54 @@ class Exploration(NamedTuple):
         act: `(key, distribution, policy, noise, hyperparameters) -> (action, noise)`, one step of every instance.
         weights: `(distribution, policy, actions, hyperparameters) -> c`, how far the return that follows an action
             is trusted as one of the policy, `[T, num_envs]`; none where the policy itself has acted.
+        share: `(noise, hyperparameters, num_envs) -> share`, how many of the instances explore.
+        observe: `(noise, transitions, hyperparameters) -> noise`, once a rollout is collected.
     """
 
     start: Start
     act: Act
     weights: Weights
+    share: Share
+    observe: Observe = _unchanged
+
+
+class LastingNoise(NamedTuple):
+    """What noise that lasts goes on from.
+
+    Attributes:
+        normals: `ε_t` of every instance.
+        rewards: of each instance, `Σ_k (1 − γ) γ^k r_{t−k}`, across episodes: those of about `1 / (1 − γ)` steps.
+        weight: `Σ_k (1 − γ) γ^k` of the steps so far, from 0 towards 1.
+        lowest: the lowest reward so far.
+        density: of rewards, see `reward_density`; 0 at the start.
+    """
+
+    normals: Float[Array, "num_envs k"]
+    rewards: Float[Array, " num_envs"]
+    weight: Float[Array, " num_envs"]
+    lowest: Float[Array, ""]
+    density: Float[Array, ""]
+
+
+def reward_density(
+    rewards: Float[Array, " num_envs"], lowest: Float[Array, ""]
+) -> Float[Array, ""]:
+    """`(E d)² / E d²`, `d = r − lowest`: 1 where all instances earn alike, and `p` where a share `p` of them does.
+
+    It knows neither unit nor zero of the rewards. Where nothing has ever been above the lowest reward it is 0.
+
+    >>> print(reward_density(jnp.array([0.0, 0.0, 0.0, 2.0]), jnp.array(0.0)))
+    0.25
+    """
+    above = rewards - lowest
+    rounding = 64.0 * jnp.finfo(above.dtype).eps * jnp.abs(lowest)
+    largest = jnp.max(above)
+    some = largest > rounding
+    share = jnp.where(some, above, 0.0) / jnp.where(
+        some, largest, 1.0
+    )  # tiny units have no squares
+    square = jnp.mean(jnp.square(share))
+    return jnp.minimum(jnp.square(jnp.mean(share)) / jnp.where(square > 0.0, square, 1.0), 1.0)
 
 
 def noise_scales(hp: Hyperparameters, num_envs: int) -> Float[Array, " num_envs"]:
@@ -72,17 +130,6 @@ def _beyond_base(hp: Hyperparameters, num_envs: int) -> Float[Array, " num_envs"
     return jnp.clip((place - base) / jnp.maximum(1.0 - base, 1e-6), 0.0, 1.0)
 
 
-def exploring_now(hp: Hyperparameters, done: Float[Array, ""]) -> Hyperparameters:
-    """Hyperparameters as they explore now: no instance does after `exploration_fraction` of the run.
-
-    >>> hp = exploring_now(Hyperparameters(exploration_fraction=0.5), jnp.array(0.6))
-    >>> print(noise_correlations(hp, 4))
-    [0. 0. 0. 0.]
-    """
-    base = jnp.where(done < hp.exploration_fraction, hp.exploration_base, 1.0)
-    return hp._replace(exploration_base=base)
-
-
 def _no_noise(key: Array, distribution: Distribution, num_envs: int) -> tuple[()]:
     del key, distribution, num_envs
     return ()
@@ -93,6 +140,28 @@ def _as_it_is(
 ) -> PyTree[Array]:
     del distribution, hp
     return policy
+
+
+def _none_explore(noise: PyTree[Array], hp: Hyperparameters, num_envs: int) -> Float[Array, ""]:
+    del noise, hp, num_envs
+    return jnp.zeros(())
+
+
+def _those_beyond_base(
+    noise: PyTree[Array], hp: Hyperparameters, num_envs: int
+) -> Float[Array, ""]:
+    del noise
+    return jnp.mean(_beyond_base(hp, num_envs) > 0.0)
+
+
+def _those_with_lasting_noise(
+    noise: LastingNoise, hp: Hyperparameters, num_envs: int
+) -> Float[Array, ""]:
+    return _lasts(noise, hp) * _those_beyond_base(noise, hp, num_envs)
+
+
+def _lasts(noise: LastingNoise, hp: Hyperparameters) -> Bool[Array, ""]:
+    return noise.density <= hp.exploration_density
 
 
 def _sampling(behave: Behave) -> Act:
@@ -131,37 +200,75 @@ def _clipped_ratio(
     return jnp.clip(jnp.exp(log_ratio), hp.min_trace_weight, 1.0)
 
 
-def _normals(key: Array, distribution: Distribution, num_envs: int) -> Float[Array, "num_envs k"]:
-    return jax.random.normal(key, (num_envs, distribution.num_normals))
+def _first_normals(key: Array, distribution: Distribution, num_envs: int) -> LastingNoise:
+    normals = jax.random.normal(key, (num_envs, distribution.num_normals))
+    none = jnp.zeros(num_envs, normals.dtype)
+    return LastingNoise(
+        normals, none, none, jnp.array(jnp.inf, none.dtype), jnp.zeros((), none.dtype)
+    )
 
 
 def _act_correlated(
     key: Array,
     distribution: Distribution,
     policy: PyTree[Array],
-    noise: PyTree[Array],
+    noise: LastingNoise,
     hp: Hyperparameters,
-) -> tuple[PyTree[Array], PyTree[Array]]:
+) -> tuple[PyTree[Array], LastingNoise]:
     assert distribution.from_normals is not None  # checked where the method is put together
-    rho = noise_correlations(hp, len(noise))[:, None]
-    fresh = jax.random.normal(key, noise.shape, noise.dtype)
-    noise = rho * noise + jnp.sqrt(1.0 - rho**2) * fresh
-    return distribution.from_normals(policy, noise), noise
+    normals = noise.normals
+    rho = jnp.where(_lasts(noise, hp), noise_correlations(hp, len(normals)), 0.0)[:, None]
+    fresh = jax.random.normal(key, normals.shape, normals.dtype)
+    normals = rho * normals + jnp.sqrt(1.0 - rho**2) * fresh
+    return distribution.from_normals(policy, normals), noise._replace(normals=normals)
 
 
-AS_IT_IS = Exploration(_no_noise, _sampling(_as_it_is), _trust)
+def _take_in_rewards(
+    noise: LastingNoise, transitions: Transition, hp: Hyperparameters
+) -> LastingNoise:
+    """A step of a moving average for each row of a rollout, but for those where the simulator failed.
+
+    After an end for good nothing is paid: that counts like a horizon of zeros, so that a goal which ends costs, and
+    a fall which ends gains, are seen.
+    """
+    rate = jnp.maximum(1.0 - jnp.asarray(hp.discount), SLOWEST)
+
+    def take_in(
+        before: tuple[Array, Array], row: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], None]:
+        (rewards, weight), (reward, counts, ended) = before, row
+        rewards = (1.0 - rate) * rewards + rate * reward
+        weight = (1.0 - rate) * weight + rate * counts
+        kept = jnp.where(ended, jnp.exp(-1.0), 1.0)
+        return (kept * rewards, kept * weight + 1.0 - kept), None
+
+    counts = ~transitions.nonfinite
+    ended = transitions.terminated & counts
+    rows = jnp.where(counts, transitions.reward, 0.0), counts, ended
+    (rewards, weight), _ = jax.lax.scan(take_in, (noise.rewards, noise.weight), rows)
+    paid = jnp.min(jnp.where(counts, transitions.reward, jnp.inf))
+    lowest = jnp.minimum(noise.lowest, jnp.minimum(paid, jnp.where(ended.any(), 0.0, jnp.inf)))
+    earned = jnp.where(weight > 0.0, rewards / jnp.where(weight > 0.0, weight, 1.0), lowest)
+    return LastingNoise(noise.normals, rewards, weight, lowest, reward_density(earned, lowest))
+
+
+AS_IT_IS = Exploration(_no_noise, _sampling(_as_it_is), _trust, _none_explore)
 """The policy acts: every published setting."""
 
-NOISE = Exploration(_no_noise, _sampling(_widened), _clipped_ratio)
+NOISE = Exploration(_no_noise, _sampling(_widened), _clipped_ratio, _those_beyond_base)
 """Instance `i` acts with `std · o_i`, and `c = clip(π(a|x) / μ(a|x), min_trace_weight, 1)`.
 
 Source: REPPO (arXiv 2507.11019), Algorithm 1, "exploration noise scaling"; all published scales are 1.
 """
 
-CORRELATED_NOISE = Exploration(_normals, _act_correlated, _trust)
+CORRELATED_NOISE = Exploration(
+    _first_normals, _act_correlated, _trust, _those_with_lasting_noise, _take_in_rewards
+)
 """The policy acts, but its noise lasts: `ε_t = ρ ε_{t−1} + sqrt(1 − ρ²) ξ_t` is what an action is made of.
 
 Every single action is distributed as the policy's, so returns are trusted as they are; successive ones are not
-independent, so an instance moves in one direction for about `1 / (1 − ρ)` steps. Choose it where a reward is found
-only by pushing on (a swing-up with sparse rewards), `NOISE` where actions beyond the policy's spread are wanted.
+independent, so an instance moves in one direction for about `1 / (1 − ρ)` steps. It does as long as rewards are
+sparse, `reward_density ≤ exploration_density`: of instances that earn alike there is nothing to be found, and the
+policy learns better from actions that are independent. Choose it where a reward is found only by pushing on (a
+swing-up with sparse rewards), `NOISE` where actions beyond the policy's spread are wanted.
 """

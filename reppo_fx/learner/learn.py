@@ -26,6 +26,7 @@ class TrainingMetrics(NamedTuple):
         value_bias: mean of `Q(x, a) − G` at the first row of the rollout, before learning from it: how much more
             the critic promised than the λ-returns that followed, in scaled reward.
         outside: share of targets that the critic's outputs cannot hold, and that are cut to what they can.
+        exploring: share of the instances that explore in the coming rollout.
         unit: what one unit of scaled reward is worth in rewards of the environment.
         nonfinite: environment steps and resets that were not finite and were contained, so far.
         skipped_updates: gradient steps that were dropped for not being finite, so far.
@@ -38,6 +39,7 @@ class TrainingMetrics(NamedTuple):
     target: Float[Array, ""]
     value_bias: Float[Array, ""]
     outside: Float[Array, ""]
+    exploring: Float[Array, ""]
     unit: Float[Array, ""]
     nonfinite: Int[Array, ""]
     skipped_updates: Int[Array, ""]
@@ -69,6 +71,7 @@ def learn(
         target=jnp.mean(batch.target),
         value_bias=bias,
         outside=_mean_where(batch.counts, outside.astype(batch.target.dtype)),
+        exploring=method.exploration.share(state.rollout.noise, hp, method.config.num_envs),
         unit=jnp.asarray(method.value_function.unit(values) / hp.reward_scale),
         nonfinite=state.nonfinite,
         skipped_updates=state.learner.skipped_updates,

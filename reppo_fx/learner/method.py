@@ -15,7 +15,7 @@ from ..settings import Config, Hyperparameters
 from .auxiliary import AuxiliaryTask
 from .batch import Batch, Successor
 from .distributions import Distribution
-from .exploration import Exploration, exploring_now
+from .exploration import Exploration
 from .masks import without_mask
 from .networks import ActorNetwork, MakeNetworks, Networks
 from .normalizers import Normalizer
@@ -174,11 +174,6 @@ def policy_of(
         As the distribution's functions take them, e.g. `TanhNormal` or `Categorical`.
     """
     return method.distribution.policy(actor(observation), hp)
-
-
-def as_it_explores(method: Method, state: TrainState) -> Hyperparameters:
-    """Hyperparameters of a state as its instances explore in the coming rollout."""
-    return exploring_now(state.hyperparameters, state.iteration / method.config.schedule_iterations)
 
 
 def keys_of_actions(streams: KeyStreams, rows: int) -> Array:

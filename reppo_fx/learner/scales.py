@@ -1,4 +1,8 @@
-"""A scale of values that follows the task: rewards are divided by one number, which is frozen for an iteration."""
+"""A scale of values that follows the task: rewards are divided by one number, which is frozen for an iteration.
+
+In the rules `end = max(|v_min|, |v_max|) − 3 σ (v_max − v_min)`, no less than half of the first term: a label nearer to
+the end of the support is cut by it, and its mean is no longer the target.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +73,8 @@ class Scaled(NamedTuple):
     inner: object
 
 
+# Of a label, kept free at an end of the support; and never more than half of it.
+WIDTHS = 3.0
 # Share of the targets of one iteration in the moving averages.
 TARGET_RATE = 0.05
 
@@ -79,7 +85,7 @@ ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scal
 def by_return(
     statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
 ) -> Scalar:
-    """`s = max |R| / v_max`: the largest return so far is the end of the support.
+    """`s = max |R| / end`: the largest return so far is the end of the support.
 
     Args:
         statistics: what has been seen of rewards and returns.
@@ -91,8 +97,8 @@ def by_return(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
-    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
     >>> print(by_return(statistics, TargetStatistics(zero, zero, zero), hp))
     3.0
     """
@@ -103,7 +109,7 @@ def by_return(
 def by_spread(
     statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
 ) -> Scalar:
-    """`s = max( sqrt(Var R), max |R| / v_max )`: returns of spread 1, unless the support is too small for them.
+    """`s = max( sqrt(Var R), max |R| / end )`: returns of spread 1, unless the support is too small for them.
 
     Args:
         statistics: what has been seen of rewards and returns.
@@ -117,8 +123,8 @@ def by_spread(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
-    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
     >>> print(by_spread(statistics, TargetStatistics(zero, zero, zero), hp))
     15.0
     """
@@ -129,7 +135,7 @@ def by_spread(
 def by_reward(
     statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
 ) -> Scalar:
-    """`s = max |r| / ((1 − γ) v_max)`: what the largest reward for ever would be worth is the end of the support.
+    """`s = max |r| / ((1 − γ) end)`: what the largest reward for ever would be worth is the end of the support.
 
     Settles with the first large reward, long before returns are large; returns then use a part of the support that
     depends on the task.
@@ -146,8 +152,8 @@ def by_reward(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
-    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
     >>> print(by_reward(statistics, TargetStatistics(zero, zero, zero), hp).round(3))
     1.0
     """
@@ -159,7 +165,7 @@ def by_reward(
 def by_target(
     statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
 ) -> Scalar:
-    """`s = (|mean G| + 3 std G) / v_max`, moving averages of the targets: the support holds the values of now.
+    """`s = (|mean G| + 3 std G) / end`, moving averages of the targets: the support holds the values of now.
 
     The only rule that holds the entropy's part of the values, and that shrinks again; the first iteration goes by
     returns.
@@ -174,9 +180,9 @@ def by_target(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 30.0, zero + 1.0)
-    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9)
-    >>> print(by_target(statistics, TargetStatistics(zero + 20.0, zero + 500.0, zero + 0.05), hp))
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
+    >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05), hp))
     5.0
     """
     spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
@@ -185,8 +191,10 @@ def by_target(
 
 
 def _end(hp: Hyperparameters) -> Array:
-    """What the largest return may be on either side of 0."""
-    return jnp.maximum(jnp.abs(jnp.asarray(hp.v_max)), jnp.abs(jnp.asarray(hp.v_min)))
+    """`end`: what the largest return may be on either side of 0."""
+    low, high = jnp.asarray(hp.v_min), jnp.asarray(hp.v_max)
+    end = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    return jnp.maximum(end - WIDTHS * hp.sigma * (high - low), 0.5 * end)
 
 
 def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> ValueFunction:

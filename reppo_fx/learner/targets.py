@@ -17,7 +17,7 @@ from ..ops import (
     lambda_returns,
 )
 from .batch import Batch, Successor
-from .method import Method, as_it_explores, network_inputs, policy_of
+from .method import Method, network_inputs, policy_of
 from .rollout import Rollout, Transition
 from .state import TrainState, key_streams
 
@@ -45,7 +45,7 @@ def make_batch(method: Method, state: TrainState, rollout: Rollout) -> Batch:
 
     Source: REPPO (arXiv 2507.11019), eqs. of its soft λ-return.
     """
-    hp, transitions = as_it_explores(method, state), rollout.transitions
+    hp, transitions = state.hyperparameters, rollout.transitions
     rows = transitions.reward.shape[0]
     observations = network_inputs(method, hp, rollout.statistics, transitions.observation)
     successors = network_inputs(method, hp, rollout.next_statistics, transitions.next_observation)

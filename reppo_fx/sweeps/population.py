@@ -47,7 +47,7 @@ MAY_EVOLVE = (
     "exploration_noise_min",
     "exploration_noise_max",
     "exploration_base",
-    "exploration_fraction",
+    "exploration_density",
     "noise_correlation",
     "min_trace_weight",
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from ..envs import COUNTERS, Environment, TimeStep
-from ..learner.method import Method, as_it_explores, network_inputs, policy_of
+from ..learner.method import Method, network_inputs, policy_of
 from ..learner.rollout import Rollout, Transition
 from ..learner.state import RolloutState, TrainState, key_streams
 
@@ -45,7 +45,7 @@ def act(
     key: Array, method: Method, state: TrainState, world: RolloutState
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """One action per instance from the policy of a state as it behaves, for the environment; and the noise."""
-    hp = as_it_explores(method, state)
+    hp = state.hyperparameters
     inputs, _ = network_inputs(method, hp, world.statistics, world.observation)
     policy = policy_of(method, state.learner.networks.actor, inputs, hp)
     action, noise = method.exploration.act(key, method.distribution, policy, world.noise, hp)
@@ -90,11 +90,12 @@ def close(
         jnp.zeros((), jnp.int32),
     )
     before = state.rollout.statistics
+    noise = method.exploration.observe(world.noise, transitions, state.hyperparameters)
     seen = method.normalizer.rollout(before, transitions.observation, world.observation)
     values = method.value_function.observe(state.learner.values, transitions, state.hyperparameters)
     state = state._replace(
         learner=state.learner._replace(values=values),
-        rollout=world._replace(statistics=seen.following),
+        rollout=world._replace(statistics=seen.following, noise=noise),
         nonfinite=_add(state.nonfinite, failed),
     )
     return state, Rollout(transitions._replace(metrics=own), seen.used, seen.successors)

@@ -1,5 +1,6 @@
 """Instances that act with a wider policy: how wide, and how far their returns are trusted as the policy's."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,11 @@ import pytest
 import reppo_fx as rx
 from reppo_fx import hosts
 from reppo_fx.envs import probes
-from reppo_fx.learner.exploration import exploring_now, noise_correlations, noise_scales
+from reppo_fx.learner.exploration import (
+    noise_correlations,
+    noise_scales,
+    reward_density,
+)
 from reppo_fx.learner.targets import trace_weights
 
 from ..sizes import HP, leaves_close, tiny
@@ -171,16 +176,18 @@ def lasting():
 @pytest.mark.once
 def test_lasting_noise_goes_on_from_rollout_to_rollout(lasting):
     state = lasting.init(KEY, LASTING)
-    assert state.rollout.noise.shape == (8, 1)
+    assert state.rollout.noise.normals.shape == (8, 1)
     moved, _ = jax.jit(lasting.iteration)(state)
     again, _ = jax.jit(lasting.iteration)(moved)
     lasts = LASTING._replace(noise_correlation=0.999, exploration_base=0.0)
     state = lasting.init(KEY, lasts)
     for _ in range(2):
         moved, _ = jax.jit(lasting.iteration)(state)
-        np.testing.assert_allclose(moved.rollout.noise, state.rollout.noise, atol=0.5)
+        np.testing.assert_allclose(
+            moved.rollout.noise.normals, state.rollout.noise.normals, atol=0.5
+        )
         state = moved
-    assert not np.allclose(again.rollout.noise, moved.rollout.noise)
+    assert not np.allclose(again.rollout.noise.normals, moved.rollout.noise.normals)
 
 
 @pytest.mark.once
@@ -190,62 +197,110 @@ def test_lasting_noise_is_the_same_in_pure_worlds_and_in_simulators(lasting):
     with hosts.pure(probes.match_observation(), 8) as env:
         train = rx.make_host_train(env, tiny(exploration="correlated", num_envs=8))
         host_state = train.init(KEY, LASTING)
-        np.testing.assert_array_equal(host_state.rollout.noise, state.rollout.noise)
+        chex.assert_trees_all_equal(host_state.rollout.noise, state.rollout.noise)
         host_moved, host = hosts.collect(train, train.worlds.training(()), host_state)
         learned, _ = train.iteration(train.init(KEY, LASTING))
-    np.testing.assert_allclose(host_moved.rollout.noise, moved.rollout.noise, rtol=1e-5)
-    np.testing.assert_allclose(learned.rollout.noise, moved.rollout.noise, rtol=1e-5)
+    noise = moved.rollout.noise.normals
+    np.testing.assert_allclose(host_moved.rollout.noise.normals, noise, rtol=1e-5)
+    np.testing.assert_allclose(learned.rollout.noise.normals, noise, rtol=1e-5)
     assert host.transitions.action.shape == rollout.transitions.action.shape
 
 
-def test_instances_explore_for_a_share_of_the_run():
-    at = lambda done, **changes: exploring_now(LASTING._replace(**changes), jnp.asarray(done))
-    for done in (0.0, 0.49):
-        assert float(at(done, exploration_fraction=0.5).exploration_base) == 0.25
-    for done in (0.5, 1.0, 3.0):  # a run may go on beyond its schedule
-        np.testing.assert_allclose(
-            noise_correlations(at(done, exploration_fraction=0.5), 4), np.zeros(4)
-        )
-    assert float(at(0.99).exploration_base) == 0.25  # all of it, where nothing is said
-    wide = exploring_now(WIDE._replace(exploration_fraction=0.0), jnp.zeros(()))
-    np.testing.assert_allclose(noise_scales(wide, 4), np.ones(4))
+@pytest.mark.parametrize(("unit", "lowest"), [(1.0, 0.0), (1e-30, 0.0), (1e3, -1e4), (1.0, 50.0)])
+def test_density_is_the_share_that_earns_in_any_unit(unit, lowest):
+    """Where ten instances have earned alike it is 1, where one of ten has a tenth, between them in order."""
+    at = lambda *earned: float(reward_density(unit * jnp.array(earned) + lowest, jnp.array(lowest)))
+    assert at(*10 * [3.0]) == pytest.approx(1.0, rel=1e-3)
+    assert at(3.0, *9 * [0.0]) == pytest.approx(0.1, rel=1e-3)
+    assert at(*10 * [0.0]) == 0.0
+    assert 0.1 < at(3.0, 1.0, *8 * [0.0]) < at(*5 * [3.0], *5 * [1.0]) < 1.0
+
+
+def rewards_of(reward, terminated=None, nonfinite=None):
+    """A rollout of which exploring reads only these."""
+    none = jnp.zeros_like(reward, bool)
+    ended, failed = (none if x is None else jnp.asarray(x) for x in (terminated, nonfinite))
+    return rx.Transition(reward, reward, reward, reward, ended, none, failed, {})
+
+
+@pytest.mark.parametrize("discount", [0.9, 0.99, 1.0])
+def test_rewards_of_every_instance_are_averaged_over_the_horizon(discount):
+    """Rollout by rollout it is the moving average that numpy makes step by step; failures are no rewards.
+
+    An end for good is a horizon of zeros.
+    """
+    hp, rng = LASTING._replace(discount=discount), np.random.default_rng(0)
+    rewards = rng.normal(size=(3, 5, 4)) - 7.0
+    failed = rng.random((3, 5, 4)) < 0.2
+    failed[:, :, 3] = True  # one that never does anything else
+    ended = rng.random((3, 5, 4)) < 0.2
+    noise = rx.CORRELATED_NOISE.start(KEY, rx.tanh_normal(1), 4)
+    total, weight, rate = np.zeros(4), np.zeros(4), max(1.0 - discount, 1e-3)
+    for row, bad, end in zip(rewards, failed, ended, strict=True):
+        seen = rewards_of(jnp.asarray(np.where(bad, 0.0, row)), end, bad)
+        noise = rx.CORRELATED_NOISE.observe(noise, seen, hp)
+        for step in range(5):
+            total = (1.0 - rate) * total + rate * np.where(bad[step], 0.0, row[step])
+            weight = (1.0 - rate) * weight + rate * ~bad[step]
+            kept = np.where(end[step] & ~bad[step], np.exp(-1.0), 1.0)
+            total, weight = kept * total, kept * weight + 1.0 - kept
+    np.testing.assert_allclose(noise.rewards, total, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(noise.weight, weight, rtol=1e-4, atol=1e-6)
+    assert float(noise.lowest) == pytest.approx(rewards[~failed].min(), rel=1e-5)
+    above = np.append((total / np.maximum(weight, 1e-9))[:3] - rewards[~failed].min(), 0.0)
+    assert float(noise.density) == pytest.approx(above.mean() ** 2 / (above**2).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("reward", "every", "found"),
+    [
+        (1.0, 10, True),  # one more for every step before a fall
+        (-1.0, 10, True),  # a goal that is reached again and again ends the costs
+        (-1.0, 10_000, False),  # and one that no instance reaches is not found
+        (-1.0, 900, False),
+        (-1.0, 90, True),
+    ],
+)
+def test_ends_for_good_are_seen_in_what_is_earned(reward, every, found):
+    """Every instance comes to its end after so many steps, at times of its own."""
+    steps, rows = np.arange(1000)[:, None], np.arange(64) * every // 64
+    noise = rx.CORRELATED_NOISE.start(KEY, rx.tanh_normal(1), 64)
+    ended = (steps + rows) % every == every - 1
+    seen = rewards_of(jnp.full((1000, 64), reward), ended)
+    noise = rx.CORRELATED_NOISE.observe(noise, seen, LASTING._replace(discount=0.98))
+    assert (float(noise.density) > 0.5) == found
 
 
 @pytest.mark.once
-def test_exploring_ends_in_pure_worlds_and_in_simulators(lasting):
-    """Noise that hardly changes while it lasts, and anew at every step from half of the run on."""
-    hp = LASTING._replace(noise_correlation=0.9999, exploration_base=0.0, exploration_fraction=0.5)
-    half = lasting.config.schedule_iterations // 2
+@pytest.mark.parametrize(
+    ("reward", "limit", "lasts"),
+    [
+        (lambda i: i == 0, 0.5, True),  # one in eight has met it
+        (lambda i: i == 0, 0.1, False),
+        (lambda i: i < 6, 0.5, False),
+        (lambda i: i < 6, 1.0, True),
+        (lambda i: 0 * i, 0.0, True),  # nothing has been found
+        (lambda i: 0 * i - 3.0, 0.5, True),
+    ],
+)
+def test_noise_lasts_as_long_as_rewards_are_sparse(lasting, reward, limit, lasts):
+    """In pure worlds and in simulators, from what the rollout before has paid."""
+    hp = LASTING._replace(noise_correlation=0.9999, exploration_base=0.0, exploration_density=limit)
+    paid = rewards_of(jnp.tile(reward(jnp.arange(8)).astype(jnp.result_type(float)), (8, 1)))
     with hosts.pure(probes.match_observation(), 8) as env:
         train = rx.make_host_train(env, tiny(exploration="correlated", num_envs=8))
         worlds = (
             (lasting, rx.collect, lasting.training_env),
-            (
-                train,
-                hosts.collect,
-                train.worlds.training(()),
-            ),
+            (train, hosts.collect, train.worlds.training(())),
         )
         for method, collect, world in worlds:
             state = method.init(KEY, hp)
-            before = np.asarray(state.rollout.noise)
-            for iteration, lasts in ((half - 1, True), (half, False)):
-                at = state._replace(iteration=jnp.asarray(iteration, jnp.int32))
-                moved, _ = collect(method, world, at)
-                assert np.allclose(moved.rollout.noise, before, atol=0.3) == lasts
-
-
-def test_what_is_trusted_follows_who_explores():
-    """After it, every action is the policy's."""
-    noisy = rx.make_train(probes.constant_reward(), tiny(exploration="noise", num_envs=8))
-    hp = WIDE._replace(exploration_fraction=0.5, min_trace_weight=0.0)
-    state = noisy.init(KEY, hp)
-    _, rollout = rx.collect(noisy, noisy.training_env, state)
-    plain = noisy.init(KEY, hp._replace(exploration_base=1.0))
-    late = state._replace(iteration=jnp.asarray(noisy.config.schedule_iterations, jnp.int32))
-    targets = [rx.make_batch(noisy, s, rollout).target for s in (state, plain, late)]
-    np.testing.assert_allclose(targets[2], targets[1], rtol=1e-6)
-    assert np.abs(targets[0] - targets[2]).max() > 1e-3
+            noise = rx.CORRELATED_NOISE.observe(state.rollout.noise, paid, hp)
+            at = state._replace(rollout=state.rollout._replace(noise=noise))
+            moved, _ = collect(method, world, at)
+            after = moved.rollout.noise
+            assert np.allclose(after.normals, noise.normals, atol=0.3) == lasts
+            assert not np.array_equal(after.rewards, noise.rewards)  # it goes on taking in
 
 
 def test_what_takes_no_noise_says_so():

@@ -101,11 +101,11 @@ def test_the_rules_are_their_equations():
     statistics = ReturnStatistics(
         jnp.zeros(2), jnp.zeros(2, bool), seen, jnp.asarray(50.0), jnp.asarray(2.0)
     )
-    hp = rx.Hyperparameters(discount=0.98, v_min=-10.0, v_max=5.0)
+    hp = rx.Hyperparameters(discount=0.98, v_min=-12.0, v_max=8.0, sigma=1 / 30)  # 12 − 3 · 20 / 30
     none = TargetStatistics(*(jnp.zeros(()) for _ in range(3)))
     assert float(rx.by_return(statistics, none, hp)) == pytest.approx(5.0)
     assert float(rx.by_spread(statistics, none, hp)) == pytest.approx(5.0)
-    assert float(rx.by_spread(statistics, none, hp._replace(v_max=40.0))) == pytest.approx(4.0)
+    assert float(rx.by_spread(statistics, none, hp._replace(v_max=88.0))) == pytest.approx(4.0)
     assert float(rx.by_reward(statistics, none, hp)) == pytest.approx(10.0)
     assert float(rx.by_target(statistics, none, hp)) == pytest.approx(5.0)
     seen_twice = target_statistics(
@@ -114,22 +114,41 @@ def test_the_rules_are_their_equations():
     mean, square = (2.0 * 0.95 + 10.0) / 1.95, (5.0 * 0.95 + 101.0) / 1.95
     wanted = (mean + 3.0 * np.sqrt(square - mean**2)) / 10.0
     assert float(rx.by_target(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
+    wide = hp._replace(sigma=0.5)  # labels as wide as the support leave half of it
+    assert float(rx.by_return(statistics, none, wide)) == pytest.approx(50.0 / 6.0)
+
+
+@pytest.mark.parametrize("reward", [1.0, -1.0, 1e-3])
+@pytest.mark.parametrize("rule", RULES)
+def test_values_that_are_all_alike_can_be_learned(rule, reward):
+    """The label of the largest of them still has its mean there: no end of the support cuts it."""
+    hp = HP._replace(v_min=-100.0, v_max=100.0, sigma=0.02, discount=0.98)
+    values = rx.scaled_value_function(rx.categorical_value_function(101), getattr(rx, f"by_{rule}"))
+    state, target = values.init(hp, 2), jnp.full((8, 2), 50.0 * reward)
+    paid = transitions(jnp.full((400, 2), reward), jnp.zeros((400, 2), bool))
+    for _ in range(3):
+        state = values.observe(state, paid, hp)
+        scaled = target / values.unit(state)
+        state = values.adopt(state, scaled)
+    probabilities = values.labels(target / values.unit(state), hp, state)
+    read = values.value(jnp.log(probabilities + 1e-12), hp, state) * values.unit(state)
+    np.testing.assert_allclose(read, target, rtol=2e-3)
 
 
 def test_a_critic_that_was_trained_in_another_unit_is_read_in_the_unit_of_now():
     values = rx.scaled_value_function(rx.squared_value_function())
-    hp = rx.Hyperparameters(v_max=10.0, discount=0.0)
+    hp = rx.Hyperparameters(v_min=-2.0, v_max=12.0, sigma=1 / 21, discount=0.0)  # end = 10
     state = values.init(hp, 2)
     no = jnp.zeros((1, 2), bool)
     outputs = jnp.array([[6.0]])
     none = jnp.zeros((1, 2))
     state = values.adopt(values.observe(state, transitions(jnp.full((1, 2), 20.0), no), hp), none)
-    assert float(values.unit(state)) == 2.0
+    assert float(values.unit(state)) == pytest.approx(2.0)
     assert values.value(outputs, hp, state).tolist() == [6.0]
     state = values.observe(state, transitions(jnp.full((1, 2), -60.0), no), hp)
-    assert float(values.unit(state)) == 6.0
+    assert float(values.unit(state)) == pytest.approx(6.0)
     # 6 in units of 2 is 12, which is 2 in units of 6.
-    assert values.value(outputs, hp, state).tolist() == [2.0]
+    np.testing.assert_allclose(values.value(outputs, hp, state), [2.0], rtol=1e-6)
     assert values.value(outputs, hp, values.adopt(state, none)).tolist() == [6.0]
 
 

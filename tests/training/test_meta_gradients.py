@@ -15,7 +15,7 @@ from ..sizes import HP, first_quick, tiny
 # Of discrete actions, and of instances that act with a wider policy.
 ELSEWHERE = {
     *("entropy_share", "exploration_noise_min", "exploration_noise_max", "exploration_base"),
-    *("min_trace_weight", "noise_correlation", "exploration_fraction"),
+    *("min_trace_weight", "noise_correlation", "exploration_density"),
 }
 SETTINGS = {
     "cleaner": {},
