@@ -1,7 +1,7 @@
 """A scale of values that follows the task: rewards are divided by one number, which is frozen for an iteration.
 
-In the rules `end = max(|v_min|, |v_max|) − 3 σ (v_max − v_min)`, no less than half of the first term: a label nearer to
-the end of the support is cut by it, and its mean is no longer the target.
+In the rules `end = max(|v_min|, |v_max|) − 3 σ (v_max − v_min)`, and at least half of the first term: a label
+nearer than that to the end of the support is cut by it, and its mean is no longer the target.
 """
 
 from __future__ import annotations
