@@ -55,9 +55,6 @@ SMALL = {
     "discrete": Small({"SEEDS": 2, "SOLVED": NEVER}),
     "robot": Small({"SEEDS": 2, "RETURN": NEVER}, {"episode_length": 100}),
 }
-# 40 s of a core, half of them to compile successive halving; each way of sweeping has quick tests of its own.
-# import_a_loss takes 20 s; a form of it that compiled less never ended now and then, in a wait of XLA (jax 0.10.2).
-SLOW = ("sweep", "import_a_loss")
 LARGEST = 400_000
 
 
@@ -67,12 +64,6 @@ def read(path):
 
 def code_cells(path):
     return [cell for cell in read(path) if cell["cell_type"] == "code"]
-
-
-def cases():
-    for path in NOTEBOOKS:
-        marks = [pytest.mark.slow] if path.stem in SLOW else []
-        yield pytest.param(path, id=path.stem, marks=marks)
 
 
 @pytest.fixture
@@ -94,7 +85,7 @@ def small(monkeypatch, request):
     monkeypatch.setattr(rx, "preset", small_preset)
 
 
-@pytest.mark.parametrize("path", cases())
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_from_top_to_bottom(small, monkeypatch, tmp_path, path):
     monkeypatch.chdir(tmp_path)
     shown = []
@@ -127,14 +118,17 @@ def test_notebook_is_kept_as_it_ran(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_first_cell_installs_the_package_where_it_is_missing(path, monkeypatch):
+def test_first_cell_installs_the_package_where_it_is_missing(path, monkeypatch, tmp_path):
+    """The checkout that the notebook is in, where it is in one."""
     first = "".join(code_cells(path)[0]["source"])
     asked = []
     monkeypatch.setattr("subprocess.check_call", asked.append)
     exec(first, {})
     assert not asked
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    exec(first, {})
-    (command,) = asked
-    assert command[1:5] == ["-m", "pip", "install", "-q"]
-    assert command[5].startswith("reppo_fx[")
+    for folder, source in ((NOTEBOOKS[0].parent, "..["), (tmp_path, "reppo_fx[")):
+        monkeypatch.chdir(folder)
+        exec(first, {})
+        command = asked.pop()
+        assert command[1:5] == ["-m", "pip", "install", "-q"]
+        assert command[5].startswith(source)

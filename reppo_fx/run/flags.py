@@ -13,7 +13,7 @@ import docstring_parser
 import tyro
 
 from ..settings import CHOICES, Config, Hyperparameters
-from ..training.presets import PRESETS, PURPOSES
+from ..training.presets import FITTED, PRESETS, PURPOSES
 from .export.verb import Export
 from .listing import List
 from .logs import LOGS
@@ -23,7 +23,7 @@ from .render_verb import Render
 from .show import Show
 
 DEFAULT_TASK = "CartpoleBalance"
-DEFAULT_PRESET = "cpu"
+DEFAULT_PRESET = FITTED
 DEFAULT_SEEDS = 3
 TRAINING = ("train", "sweep")
 

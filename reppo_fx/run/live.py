@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -18,18 +18,18 @@ from ..settings import Config, Hyperparameters
 from ..sweeps.members import Stacked, unflatten_members
 from ..sweeps.runs import Runs
 from ..training.policy import Policy
-from ..training.presets import preset
+from ..training.presets import FITTED, FITTED_SETTINGS, preset
 from ..training.train import Metrics, Train
 from .checkpoints import CHECKPOINTS, Checkpoints
 from .display import make_console
 from .logs import OnEvaluation, check_logs
 from .plan import Plan
 from .policies import policies_of
-from .session import GO_ON, RunResult, Session, closing, new_run, summary
+from .session import GO_ON, RunResult, Session, new_run, prepared, summary
 from .warned import listening
-from .worlds import AnyTrain, bind, init_shapes
+from .worlds import AnyTrain, init_shapes
 
-PRESET, OWN = "cpu", "own"
+OWN = "own"
 
 
 class Trained(NamedTuple):
@@ -76,8 +76,8 @@ def train_live(
 
     Args:
         task: a name, as the command line takes it, or what `make_train` or `make_host_train` gave.
-        config: with a name only; the preset `cpu`, with its hyperparameters, if not given.
-        hyperparameters: numbers.
+        config: with a name only; the preset `any`, as it fits the task's episodes, if not given.
+        hyperparameters: numbers; those of the preset if neither they nor a config is given.
         grid: values of the hyperparameters that are swept, every combination of them.
         num_seeds: runs per setting, all of them in one program.
         seed: of the random key that is split into one per seed.
@@ -118,10 +118,12 @@ def train_live(
     plan = _plan(task, config, hyperparameters, grid or {}, num_seeds, seed)
     plan.check()
     check_logs(logs)
+    given = {"discount"} if hyperparameters is not None else set()
+    to_fit = set(FITTED_SETTINGS) - given if plan.preset == FITTED else set()
     folder = Path(out) if out is not None else None
     with (
         listening() as told,
-        _bound(task, plan) as train,
+        _bound(task, plan, console, to_fit) as (plan, train),
         new_run(train, plan, folder, logs) as (folder, about),
     ):
         session = Session(plan, train, folder, console, about, told, on_evaluation)
@@ -154,8 +156,8 @@ def _plan(
             )
         config = task.config
     elif config is None:
-        config, usual = preset(PRESET)
-        hyperparameters, source = hyperparameters or usual, PRESET
+        config, usual = preset(FITTED)
+        hyperparameters, source = hyperparameters or usual, FITTED
     numbers = hyperparameters or Hyperparameters()
     for field, value in numbers._asdict().items():
         if np.ndim(value):
@@ -174,9 +176,11 @@ def _plan(
     )
 
 
-def _bound(task: str | Train | HostTrain, plan: Plan) -> AbstractContextManager[AnyTrain]:
-    """What trains; simulators are closed by whoever made them."""
-    return closing(bind(task, plan.config)) if isinstance(task, str) else nullcontext(task)
+def _bound(
+    task: str | Train | HostTrain, plan: Plan, console: Console, to_fit: Collection[str]
+) -> AbstractContextManager[tuple[Plan, AnyTrain]]:
+    """What trains, and the plan as it fits it; simulators are closed by whoever made them."""
+    return prepared(plan, console, to_fit) if isinstance(task, str) else nullcontext((plan, task))
 
 
 def _run(session: Session) -> RunResult:

@@ -97,13 +97,25 @@ def run_to_folder(
     """
     plan.check()
     check_logs(logs)
-    with listening() as told:
-        with loading(console, plan.task):
-            world = worlds.make_world(plan.task, plan.config)
-            plan = plan.fitted(world, to_fit)
-            train = train_in(world, plan.config)
-        with new_run(train, plan, out, logs) as (folder, description), closing(train):
-            return Session(plan, train, folder, console, description, told, on_evaluation).run()
+    with (
+        listening() as told,
+        prepared(plan, console, to_fit) as (plan, train),
+        new_run(train, plan, out, logs) as (folder, description),
+    ):
+        return Session(plan, train, folder, console, description, told, on_evaluation).run()
+
+
+@contextmanager
+def prepared(
+    plan: Plan, console: Console, to_fit: Collection[str]
+) -> Iterator[tuple[Plan, AnyTrain]]:
+    """The plan as it fits its task, and what trains it, whose simulators are closed in the end."""
+    with loading(console, plan.task):
+        world = worlds.make_world(plan.task, plan.config)
+        plan = plan.fitted(world, to_fit)
+        train = train_in(world, plan.config)
+    with closing(train):
+        yield plan, train
 
 
 @contextmanager

@@ -21,8 +21,8 @@ CLEANER: dict[str, Any] = {
     "mask_truncated": False,
 }
 PURPOSES: dict[str, str] = {
-    "cpu": "small enough for two cores; tasks that pay between 0 and 1 a step (the DeepMind Control Suite)",
-    "any": "as small, for tasks of which nothing is known: rewards of any size and sign, episodes of any length",
+    "any": "small enough for two cores, for any task: rewards of any size and sign, episodes of any length",
+    "cpu": "as small, with a fixed range of values: tasks that pay between 0 and 1 a step",
     "dmc": "the setting behind the published DMC numbers, 50 M steps on an accelerator; rewards between 0 and 1",
     "humanoid": "joystick tasks of G1, T1 and their like, with values between -10 and 10 and a privileged critic",
     "authors": "every choice of the original code, spelled out; values between 0 and 150 as in dmc",
@@ -31,7 +31,7 @@ PURPOSES: dict[str, str] = {
 need `v_min`, `v_max` or `reward_scale` of their own."""
 
 FITTED = "any"
-"""The preset of which the command line fits some settings to the task."""
+"""The preset of the command line, which fits some of its settings to the task."""
 FITTED_SETTINGS = ("discount", "training_time_limit")
 """These."""
 
@@ -163,7 +163,7 @@ def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
     """A named pair of settings, with fields of the config changed.
 
     Args:
-        name: `"cpu"`, `"any"`, `"dmc"`, `"humanoid"` or `"authors"`; `PURPOSES` says what each is for.
+        name: `"any"`, `"cpu"`, `"dmc"`, `"humanoid"` or `"authors"`; `PURPOSES` says what each is for.
         **config_changes: fields of `Config` to replace.
 
     Returns:

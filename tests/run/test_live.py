@@ -149,6 +149,32 @@ def test_a_task_by_name_and_simulators_that_are_closed_by_whoever_made_them(
 
 
 @pytest.mark.parametrize(
+    ("given", "discount", "limit"),
+    [
+        ({}, 0.975, 100),
+        ({"hyperparameters": HP._replace(discount=0.9)}, 0.9, 100),
+        ({"config": CONFIG}, rx.Hyperparameters().discount, None),
+        ({"config": CONFIG, "hyperparameters": HP._replace(discount=0.9)}, 0.9, None),
+    ],
+)
+def test_what_is_not_given_is_the_preset_for_any_task_as_it_fits_this_one(
+    monkeypatch, tmp_path, given, discount, limit
+):
+    def note(train, plan, *rest):
+        assert train.config == plan.config
+        assert plan.hyperparameters.discount == discount
+        assert plan.config.training_time_limit == limit
+        assert plan.preset == ("own" if "config" in given else "any")
+        raise ValueError("seen")
+
+    long = world()._replace(episode_length=400)
+    monkeypatch.setattr("reppo_fx.run.worlds.make_world", lambda task, config: long)
+    monkeypatch.setattr(live, "new_run", note)
+    with pytest.raises(ValueError, match="seen"):
+        train_live("mine", out=tmp_path / "run", console=QUIET, **given)
+
+
+@pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"config": CONFIG}, "config is given, but the train that is given has its own"),
