@@ -27,7 +27,7 @@ from peers import (
     authors_settings,
     load_authors,
 )
-from settings import our_settings, read_changes, read_our_changes
+from settings import read_changes, read_our_changes, settings_for
 
 import reppo_fx as rx
 from reppo_fx.run.plan import Plan
@@ -52,8 +52,9 @@ def parse() -> argparse.Namespace:
 def measure(arguments: argparse.Namespace) -> dict:
     """Train, and give the record of it."""
     changes = read_our_changes(arguments.preset, arguments.set)
-    config, hyperparameters = our_settings(arguments.preset, changes)
-    train = rx.make_train(rx.envs.make(arguments.task), config)
+    world = rx.envs.make(arguments.task)
+    config, hyperparameters = settings_for(world, arguments.preset, changes)
+    train = rx.make_train(world, config)
     keys = jax.random.split(jax.random.key(arguments.seed), arguments.seeds)
     started = time.perf_counter()
     state = jax.jit(jax.vmap(train.init, in_axes=(0, None)))(keys, hyperparameters)

@@ -27,14 +27,18 @@ THRESHOLD = 0.9
 QUARTER = 4
 
 
+LENGTHS = ("total_steps", "num_evals", "num_eval_envs")
+
+
 class Study(NamedTuple):
     """What is varied.
 
     Attributes:
         folder: for the results.
-        preset: that variants change.
+        preset: that variants change, but those that are a preset themselves.
         settings: of every variant.
         variants: changes by label, as on a command line.
+        presets: those that are compared as they are, by label; only lengths are those of the study.
         tasks: where.
     """
 
@@ -43,16 +47,20 @@ class Study(NamedTuple):
     settings: dict[str, Any]
     variants: dict[str, str]
     tasks: tuple[str, ...]
+    presets: tuple[str, ...] = ()
 
 
 def train_variant(study: Study, task: str, label: str) -> None:
     """One variant on one task, unless its results are there."""
+    preset = label if label in study.presets else study.preset
     changes = variant_changes(study, label)
-    train_once(study.folder, task, label, ["--preset", study.preset, "--set", *changes])
+    train_once(study.folder, task, label, ["--preset", preset, "--set", *changes])
 
 
 def variant_changes(study: Study, label: str) -> list[str]:
     """All changes of the preset, as on a command line; a variant's own before those of every variant."""
+    if label in study.presets:
+        return write_changes({name: study.settings[name] for name in LENGTHS})
     own = dict(text.split("=", 1) for text in study.variants[label].split())
     return write_changes({**study.settings, **own})
 
@@ -80,7 +88,9 @@ def parser(description: str | None, study: Study, variants: list[str]) -> argpar
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
     result.add_argument("--tasks", nargs="+", default=study.tasks)
-    result.add_argument("--variants", nargs="*", choices=list(study.variants), default=variants)
+    result.add_argument(
+        "--variants", nargs="*", choices=[*study.variants, *study.presets], default=variants
+    )
     return result
 
 

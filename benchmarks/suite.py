@@ -58,6 +58,7 @@ def parse(texts: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vary", nargs="*", default=[], metavar="NAME=VALUE,VALUE")
     parser.add_argument("--variants", choices=VARIANTS, help="every change of this section, too")
     parser.add_argument("--env", nargs="*", metavar="NAME=VALUE", help="options of the tasks")
+    parser.add_argument("--shift", type=float, default=0.0, help="added to every reward")
     parser.add_argument("--original", type=Path, metavar="PATH", help="run the code there, too")
     parser.add_argument("--original-python", default=sys.executable, help="interpreter for it")
     parser.add_argument("--without-rendering", action="store_true")
@@ -86,12 +87,13 @@ def check_files(arguments: argparse.Namespace, found: list[Program]) -> None:
             if not path.exists():
                 continue
             result = record.read(path)
-            own = (arguments.preset, arguments.seeds, program.changes)
-            there = tuple(result[name] for name in ("preset", "seeds", "changes"))
+            own = (arguments.preset, arguments.seeds, program.changes, arguments.shift)
+            named = tuple(result[name] for name in ("preset", "seeds", "changes"))
+            there = (*named, result.get("shift", 0.0))
             if there != own:
                 raise ValueError(
-                    f"{path} is of another run: preset, seeds and changes are {there}, and not {own}; give another "
-                    "--label or --out."
+                    f"{path} is of another run: preset, seeds, changes and shift are {there}, and not {own}; give "
+                    "another --label or --out."
                 )
 
 

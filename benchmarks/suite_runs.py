@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import record
 from ablations import SECTIONS
-from settings import our_settings, read_our_changes
+from settings import our_settings, read_our_changes, settings_for
 from study import train_once
 from suites import full_name, options_of, playground_name
 
 import reppo_fx as rx
+from reppo_fx import hosts
+from reppo_fx.hosts.wrapper import Wrapper
 from reppo_fx.run.display import SUCCESS
 from reppo_fx.run.loop import compile_programs, run_loop
 from reppo_fx.run.session import closing
-from reppo_fx.run.worlds import make_world, train_in
+from reppo_fx.run.worlds import World, make_world, train_in
 from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
-from reppo_fx.training.presets import FITTED, FITTED_SETTINGS, fit_to_episodes
 
 VARIANTS = dict(SECTIONS.values())
 INSTANCE = 14 * 2**20
@@ -112,14 +113,40 @@ def settings_of(
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), labels
 
 
+class _PayingMore(Wrapper):
+    def __init__(self, env: hosts.HostEnvironment, by: float) -> None:
+        super().__init__(env)
+        self.by = by
+
+    def again(self, env: hosts.HostEnvironment) -> hosts.HostEnvironment:
+        return _PayingMore(env, self.by)
+
+    def step(self, action: Any) -> Any:
+        timestep = self.env.step(action)
+        return timestep._replace(reward=timestep.reward + timestep.reward.dtype.type(self.by))
+
+
+def paying_more(world: World, by: float) -> World:
+    """The same world, which pays so much more at every step: what is learned must not depend on it."""
+    if not by:
+        return world
+    if isinstance(world, hosts.HostEnvironment):
+        return _PayingMore(world, by)
+
+    def step(state: Any, action: jax.Array) -> Any:
+        state, timestep = world.step(state, action)
+        return state, timestep._replace(reward=timestep.reward + by)
+
+    return world._replace(step=step)
+
+
 def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
     """Curves of every setting and seed of a program on a task."""
-    config, hp = our_settings(*_preset(arguments, program))
+    preset, changes = _preset(arguments, program)
     options = options_of(task, arguments.env)
-    world = make_world(full_name(task), config, **options)
-    if arguments.preset == FITTED:
-        given = {text.partition("=")[0] for text in program.changes}
-        config, hp = fit_to_episodes(world, config, hp, set(FITTED_SETTINGS) - given)
+    unfitted, _ = our_settings(preset, changes)
+    world = paying_more(make_world(full_name(task), unfitted, **options), arguments.shift)
+    config, hp = settings_for(world, preset, changes)
     settings, labels = settings_of(program, hp)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
     started, rows = time.perf_counter(), []
@@ -138,6 +165,7 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
         "seeds": arguments.seeds,
         "changes": program.changes,
         "environment": options,
+        "shift": arguments.shift,
         "settings": labels,
         "seconds": round(time.perf_counter() - started, 1),
         **record.thinned(rows),

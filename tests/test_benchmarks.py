@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -57,11 +58,10 @@ def test_every_variant_of_the_studies_is_a_setting(on_path):
     from study import variant_changes
 
     for study in (compared.STUDY, ablations.STUDY):
-        for label in study.variants:
+        for label in (*study.variants, *study.presets):
+            preset = label if label in study.presets else study.preset
             texts = variant_changes(study, label)
-            config, hyperparameters = our_settings(
-                study.preset, read_our_changes(study.preset, texts)
-            )
+            config, hyperparameters = our_settings(preset, read_our_changes(preset, texts))
             read = {**vars(config), **hyperparameters._asdict(), "width": config.actor_width}
             assert config.actor_width == config.critic_width
             for text in texts:
@@ -425,6 +425,28 @@ def test_examples_of_the_instruments_are_right(on_path, name):
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried
     assert not failed
+
+
+@pytest.mark.parametrize("kind", ["pure", "program"])
+def test_a_shift_is_added_to_every_reward_and_to_nothing_else(on_path, kind):
+    from suite_runs import paying_more
+
+    from reppo_fx import hosts
+    from reppo_fx.envs import probes
+
+    plain, key = probes.constant_reward(), jax.random.key(0)
+    if kind == "program":
+        world = paying_more(hosts.pure(plain, 2), -3.0).sized(4)
+        world.reset(0)
+        timestep = world.step(np.zeros((4, 1)))
+    else:
+        world = paying_more(plain, -3.0)
+        state, _ = world.reset(key)
+        _, timestep = world.step(state, jnp.zeros(1))
+    _, wanted = plain.step(plain.reset(key)[0], jnp.zeros(1))
+    np.testing.assert_allclose(timestep.reward, wanted.reward - 3.0)
+    np.testing.assert_array_equal(timestep.terminated, False)
+    assert paying_more(plain, 0.0) is plain
 
 
 def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
