@@ -8,7 +8,14 @@ from .learner.batch import Batch, Successor
 from .learner.continuous import TanhNormal, tanh_normal
 from .learner.discrete import Categorical, categorical
 from .learner.distributions import Distribution, PolicySample
-from .learner.exploration import AS_IT_IS, CORRELATED_NOISE, NOISE, Exploration
+from .learner.exploration import (
+    AS_IT_IS,
+    CORRELATED_NOISE,
+    NOISE,
+    Exploration,
+    LastingNoise,
+    reward_density,
+)
 from .learner.learn import TrainingMetrics, learn
 from .learner.masks import Masked, MaskedActor
 from .learner.method import Constraint, Method, Multipliers, network_inputs, policy_of
@@ -41,6 +48,9 @@ from .learner.scales import (
     ReturnStatistics,
     Scaled,
     TargetStatistics,
+    at_mean,
+    at_zero,
+    by_deviation,
     by_return,
     by_reward,
     by_spread,
@@ -147,6 +157,7 @@ __all__ = [
     "Hyperparameters",
     "KLRule",
     "KeyStreams",
+    "LastingNoise",
     "LearnerMetrics",
     "LearnerState",
     "Masked",
@@ -182,6 +193,9 @@ __all__ = [
     "Transition",
     "ValueFunction",
     "Watch",
+    "at_mean",
+    "at_zero",
+    "by_deviation",
     "by_return",
     "by_reward",
     "by_spread",
@@ -237,6 +251,7 @@ __all__ = [
     "policy_of",
     "preset",
     "preset_for",
+    "reward_density",
     "sample",
     "sampled_kl",
     "sampled_value",

@@ -18,7 +18,7 @@ Value: TypeAlias = ScalarLike | Array
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
-    "value_scale": ("fixed", "return", "spread", "reward", "target"),
+    "value_scale": ("fixed", "return", "spread", "reward", "target", "deviation"),
     "exploration": ("none", "noise", "correlated"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),
@@ -88,8 +88,8 @@ class Config:
     noise that lasts for several steps (correlated; see `noise_correlation`)."""
     value_scale: str = "fixed"
     """What rewards are divided by: fixed (nothing), or a scale that follows the task: the largest return so far
-    (return), their spread (spread), the largest reward for ever (reward), or the targets of late (target); see
-    `scaled_value_function`."""
+    (return), their spread (spread), the largest reward for ever (reward), the targets of late (target), or their
+    spread, about their mean (deviation); see `scaled_value_function`."""
     critic_offset: str = "trainable"
     """The start offset 40 * HLGauss(0) of the critic: trainable or constant."""
     self_prediction: bool = True

@@ -87,6 +87,13 @@ def reward_density(
 
     It knows neither unit nor zero of the rewards. Where nothing has ever been above the lowest reward it is 0.
 
+    Args:
+        rewards: of each instance, a mean over some time.
+        lowest: the lowest reward that has been seen.
+
+    Returns:
+        From 0 to 1.
+
     >>> print(reward_density(jnp.array([0.0, 0.0, 0.0, 2.0]), jnp.array(0.0)))
     0.25
     """

@@ -63,6 +63,8 @@ class Scaled(NamedTuple):
         targets: of targets.
         now: `s`, what rewards are divided by in this iteration.
         trained: the `s` under which the critic was trained last.
+        center: `c`, the value, in the environment's unit, that the inner value function reads as 0.
+        trained_center: the `c` under which the critic was trained last.
         inner: state of the value function inside.
     """
 
@@ -70,6 +72,8 @@ class Scaled(NamedTuple):
     targets: TargetStatistics
     now: Scalar
     trained: Scalar
+    center: Scalar
+    trained_center: Scalar
     inner: object
 
 
@@ -80,6 +84,10 @@ TARGET_RATE = 0.05
 
 ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
 """`(statistics of returns, of targets, hyperparameters) -> s`."""
+
+
+CenterRule = Callable[[TargetStatistics], Scalar]
+"""`statistics of targets -> c`."""
 
 
 def by_return(
@@ -185,9 +193,71 @@ def by_target(
     >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05), hp))
     5.0
     """
-    spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
-    s = (jnp.abs(targets.mean) + 3.0 * spread) / _end(hyperparameters)
+    s = (jnp.abs(targets.mean) + 3.0 * _spread(targets)) / _end(hyperparameters)
     return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hyperparameters))
+
+
+def by_deviation(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = 3 std G / end`, moving averages of the targets: with `at_mean`, a support that follows the values.
+
+    Adding a number to all rewards then changes nothing either, but where episodes end for good. What is common to
+    all values takes no room on the support; what is not is resolved as finely as it can be, noise too.
+
+    Args:
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets.
+        hyperparameters: the support.
+
+    Returns:
+        `s`, in the environment's unit.
+
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
+    >>> print(by_deviation(statistics, TargetStatistics(zero + 20.0, zero + 409.0, zero + 0.05), hp))
+    1.0
+    """
+    s = 3.0 * _spread(targets) / _end(hyperparameters)
+    return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hyperparameters))
+
+
+def at_zero(targets: TargetStatistics) -> Scalar:
+    """`c = 0`: the middle of the support is the value 0, as for a fixed support.
+
+    Args:
+        targets: moving averages of the targets; not used.
+
+    Returns:
+        `c`.
+
+    >>> five = jnp.full((), 5.0)
+    >>> print(at_zero(TargetStatistics(five, five, five)))
+    0.0
+    """
+    return jnp.zeros_like(targets.mean)
+
+
+def at_mean(targets: TargetStatistics) -> Scalar:
+    """`c = mean G`, a moving average of the targets; 0 before the first. For `by_deviation`.
+
+    Args:
+        targets: moving averages of the targets.
+
+    Returns:
+        `c`, in the environment's unit.
+
+    >>> five = jnp.full((), 5.0)
+    >>> print(at_mean(TargetStatistics(five, five, five)))
+    5.0
+    """
+    return targets.mean
+
+
+def _spread(targets: TargetStatistics) -> Scalar:
+    return jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
 
 
 def _end(hp: Hyperparameters) -> Array:
@@ -197,7 +267,9 @@ def _end(hp: Hyperparameters) -> Array:
     return jnp.maximum(end - WIDTHS * hp.sigma * (high - low), 0.5 * end)
 
 
-def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> ValueFunction:
+def scaled_value_function(
+    inner: ValueFunction, rule: ScaleRule = by_return, center: CenterRule = at_zero
+) -> ValueFunction:
     """The same value function of rewards divided by a scale `s` that follows the task.
 
     `s` is computed from everything seen so far once a rollout is collected, and frozen for the whole iteration. A
@@ -208,6 +280,7 @@ def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> 
     Args:
         inner: a categorical or squared one, on a support that is symmetric where rewards may be negative.
         rule: statistics to `s`.
+        center: statistics of the targets to `c`, what the inner value function reads as 0.
 
     Returns:
         A value function with state.
@@ -230,31 +303,39 @@ def scaled_value_function(inner: ValueFunction, rule: ScaleRule = by_return) -> 
             zero,
         )
         targets = TargetStatistics(zero, zero, zero)
-        return Scaled(statistics, targets, one, one, inner.init(hp, num_envs))
+        return Scaled(statistics, targets, one, one, zero, zero, inner.init(hp, num_envs))
 
     def observe(state: Scaled, transitions: Transition, hp: Hyperparameters) -> Scaled:
         statistics = return_statistics(state.statistics, transitions, hp)
         s = rule(statistics, state.targets, hp)
         # Nothing but zeros so far has no scale.
         now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)
-        within = inner.observe(state.inner, transitions, hp)
-        return Scaled(statistics, state.targets, now, state.trained, within)
-
-    def adopt(state: Scaled, targets: Array) -> Scaled:
-        return Scaled(
-            state.statistics,
-            target_statistics(state.targets, targets * state.now),
-            now=state.now,
-            trained=state.now,
-            inner=inner.adopt(state.inner, targets),
+        return state._replace(
+            statistics=statistics,
+            now=now,
+            center=center(state.targets),
+            inner=inner.observe(state.inner, transitions, hp),
         )
 
+    def adopt(state: Scaled, targets: Array) -> Scaled:
+        return state._replace(
+            targets=target_statistics(state.targets, targets * state.now),
+            trained=state.now,
+            trained_center=state.center,
+            inner=inner.adopt(state.inner, within(targets, state)),
+        )
+
+    def value(outputs: Array, hp: Hyperparameters, state: Scaled) -> Array:
+        own = inner.value(outputs, hp, state.inner)
+        return (own * state.trained + state.trained_center) / state.now
+
+    def within(targets: Array, state: Scaled) -> Array:
+        return targets - state.center / state.now
+
     return inner._replace(
-        value=lambda outputs, hp, state: (
-            inner.value(outputs, hp, state.inner) * (state.trained / state.now)
-        ),
-        labels=lambda targets, hp, state: inner.labels(targets, hp, state.inner),
-        outside=lambda targets, hp, state: inner.outside(targets, hp, state.inner),
+        value=value,
+        labels=lambda targets, hp, state: inner.labels(within(targets, state), hp, state.inner),
+        outside=lambda targets, hp, state: inner.outside(within(targets, state), hp, state.inner),
         init=init,
         observe=observe,
         adopt=adopt,

@@ -43,7 +43,18 @@ from ..learner.objectives import (
     two_keys,
 )
 from ..learner.optimizers import make_optimizer
-from ..learner.scales import by_return, by_reward, by_spread, by_target, scaled_value_function
+from ..learner.scales import (
+    CenterRule,
+    ScaleRule,
+    at_mean,
+    at_zero,
+    by_deviation,
+    by_return,
+    by_reward,
+    by_spread,
+    by_target,
+    scaled_value_function,
+)
 from ..learner.targets import (
     expected_value,
     gae_advantages,
@@ -168,7 +179,13 @@ _NORMALIZERS = {
     "none": NO_NORMALIZATION,
 }
 _MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
-_SCALE_RULES = {"return": by_return, "spread": by_spread, "reward": by_reward, "target": by_target}
+_SCALE_RULES: dict[str, tuple[ScaleRule, CenterRule]] = {
+    "return": (by_return, at_zero),
+    "spread": (by_spread, at_zero),
+    "reward": (by_reward, at_zero),
+    "target": (by_target, at_zero),
+    "deviation": (by_deviation, at_mean),
+}
 _ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
 # Where all actions can be listed, nothing is sampled that can be summed.
 _EXACT_LOSSES = {**_ACTOR_LOSSES, "pathwise": expected_loss}
@@ -189,8 +206,8 @@ def _value_function(config: Config) -> ValueFunction:
         if config.critic == "categorical"
         else squared_value_function()
     )
-    rule = _SCALE_RULES.get(config.value_scale)
-    return inner if rule is None else scaled_value_function(inner, rule)
+    rules = _SCALE_RULES.get(config.value_scale)
+    return inner if rules is None else scaled_value_function(inner, *rules)
 
 
 def _distribution(world: World, config: Config) -> Distribution:

@@ -17,7 +17,7 @@ from reppo_fx.learner.scales import (
 from ..sizes import HP, TINY, leaves_close, tiny
 
 KEY = jax.random.key(0)
-RULES = ("return", "spread", "reward", "target")
+RULES = ("return", "spread", "reward", "target", "deviation")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_the_rules_are_their_equations():
 def test_values_that_are_all_alike_can_be_learned(rule, reward):
     """The label of the largest of them still has its mean there: no end of the support cuts it."""
     hp = HP._replace(v_min=-100.0, v_max=100.0, sigma=0.02, discount=0.98)
-    values = rx.scaled_value_function(rx.categorical_value_function(101), getattr(rx, f"by_{rule}"))
+    at = rx.at_mean if rule == "deviation" else rx.at_zero
+    inner = rx.categorical_value_function(101)
+    values = rx.scaled_value_function(inner, getattr(rx, f"by_{rule}"), at)
     state, target = values.init(hp, 2), jnp.full((8, 2), 50.0 * reward)
     paid = transitions(jnp.full((400, 2), reward), jnp.zeros((400, 2), bool))
     for _ in range(3):
@@ -150,6 +152,32 @@ def test_a_critic_that_was_trained_in_another_unit_is_read_in_the_unit_of_now():
     # 6 in units of 2 is 12, which is 2 in units of 6.
     np.testing.assert_allclose(values.value(outputs, hp, state), [2.0], rtol=1e-6)
     assert values.value(outputs, hp, values.adopt(state, none)).tolist() == [6.0]
+
+
+def test_a_support_about_the_mean_holds_values_wherever_they_are():
+    """Targets of 1000 ± 1 take the whole of it, and are read where they are; what is far from them is outside."""
+    hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
+    values = rx.scaled_value_function(
+        rx.categorical_value_function(101), rx.by_deviation, rx.at_mean
+    )
+    state, targets = values.init(hp, 2), 1000.0 + jnp.array([[-1.0, 1.0]] * 8)
+    paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
+    state = values.observe(state, paid, hp)
+    state = values.adopt(state, targets / values.unit(state))
+    before = values.value(jnp.zeros((1, 101)), hp, state) * values.unit(state)
+    np.testing.assert_allclose(before, 0.0, atol=1e-3)  # it was trained about 0 so far
+    state = values.observe(state, paid, hp)
+    assert float(values.unit(state)) == pytest.approx(3.0 / 9.0, rel=1e-3)
+    np.testing.assert_allclose(
+        values.value(jnp.zeros((1, 101)), hp, state) * values.unit(state), 0.0, atol=1e-3
+    )
+    scaled = targets / values.unit(state)
+    labels = values.labels(scaled, hp, state)
+    assert not values.outside(scaled, hp, state).any()
+    assert values.outside(jnp.array([0.0, 3600.0]), hp, state).all()
+    state = values.adopt(state, scaled)
+    read = values.value(jnp.log(labels + 1e-12), hp, state) * values.unit(state)
+    np.testing.assert_allclose(read, targets, atol=0.02)
 
 
 def test_without_any_reward_the_unit_stays():
