@@ -34,7 +34,7 @@ FIGURE7 = {
     "no-kl": "kl_constraint=none",
     "penalty-kl": "kl_constraint=penalty",
     "score": "policy_gradient=score",
-    "score-gae": "policy_gradient=score_gae",
+    "score-gae": "policy_gradient=score_gae exploration=none",
 }
 BINS = {f"{count}-bins": f"num_bins={count}" for count in (11, 21, 31, 51)}
 SECTIONS = {
