@@ -251,6 +251,17 @@ def test_rewards_of_every_instance_are_averaged_over_the_horizon(discount):
     assert float(noise.density) == pytest.approx(above.mean() ** 2 / (above**2).mean(), rel=1e-3)
 
 
+def test_the_share_of_instances_that_explore_is_told():
+    assert float(rx.AS_IT_IS.share((), WIDE, 8)) == 0.0
+    assert float(rx.NOISE.share((), WIDE, 8)) == 0.5
+    noise = rx.CORRELATED_NOISE.start(KEY, rx.tanh_normal(1), 8)
+    sparse = LASTING._replace(exploration_density=0.5)
+    assert float(rx.CORRELATED_NOISE.share(noise, sparse, 8)) == 0.75
+    found = noise._replace(density=jnp.asarray(0.6, noise.density.dtype))
+    assert float(rx.CORRELATED_NOISE.share(found, sparse, 8)) == 0.0
+    assert float(rx.CORRELATED_NOISE.share(found, LASTING, 8)) == 0.75
+
+
 @pytest.mark.parametrize(
     ("reward", "every", "found"),
     [
