@@ -9,13 +9,13 @@ python benchmarks/suite.py --tasks CheetahRun brax:hopper --label base --steps 5
 python benchmarks/suite.py --tasks maniskill:PullCube-v1 --env success=continue --without-rendering
 python benchmarks/suite.py table --suite dmc      the table and the picture of what is there
 
-One task after the other, JSON after each; what is there already is left out, so that it can be stopped at any time
-and called again. Tasks are named as on the command line of `reppo-fx`, FAMILY:NAME; a bare name is a task of the
-control suite in EnvPool. `--set` takes settings of either kind, `--vary` hyperparameters, each of whose values is
-trained beside the others. `--variants` trains every change of a section of `ablations.py`: those of hyperparameters
-beside the unchanged preset, each of the others as a program of its own. `--original` takes a copy of
-github.com/cvoelcker/reppo, and runs it with its published hyperparameters at equal steps, data, minibatches, epochs
-and widths on the tasks that MuJoCo Playground has.
+One task after the other, each in a process of its own, JSON after each; what is there already is left out, so
+that it can be stopped at any time and called again. Tasks are named as on the command line of `reppo-fx`,
+FAMILY:NAME; a bare name is a task of the control suite in EnvPool. `--set` takes settings of either kind,
+`--vary` hyperparameters, each of whose values is trained beside the others. `--variants` trains every change of a
+section of `ablations.py`: those of hyperparameters beside the unchanged preset, each of the others as a program
+of its own. `--original` takes a copy of github.com/cvoelcker/reppo, and runs it with its published
+hyperparameters at equal steps, data, minibatches, epochs and widths on the tasks that MuJoCo Playground has.
 
 The suites maniskill and gymnax want virtual environments of their own: benchmarks/environments/maniskill.sh, and
 any one with `pip install 'reppo_fx[gymnax]'`, which holds jax below 0.12.
@@ -24,9 +24,11 @@ any one with `pip install 'reppo_fx[gymnax]'`, which holds jax below 0.12.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -133,6 +135,17 @@ def check(arguments: argparse.Namespace) -> list[Program]:
     return found
 
 
+def run_apart(job: Callable[[], None], prepare: Callable[[], None] | None) -> None:
+    """Run a job in a process of its own: its memory is given back, and one that is killed ends nothing else.
+
+    Raises:
+        Exception: what the job raised, or that its process ended without a word.
+    """
+    apart = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=apart, initializer=prepare) as pool:
+        pool.submit(job).result()
+
+
 def main() -> int:
     arguments = parse()
     if arguments.command == "table":
@@ -142,8 +155,9 @@ def main() -> int:
         print(suite_table(arguments.out))
         draw(arguments.out, arguments.out.parent / f"{arguments.out.name}_curves.png")
         return 0
-    if arguments.without_rendering:
-        without_rendering()
+    prepare = without_rendering if arguments.without_rendering else None
+    if prepare:
+        prepare()
     try:
         found = check(arguments)
     except (ValueError, ImportError, SystemExit) as error:
@@ -152,7 +166,7 @@ def main() -> int:
     failed = []
     for what, job in jobs(arguments, found):
         try:
-            job()
+            run_apart(job, prepare)
         except KeyboardInterrupt:
             print(f"stopped in {what}; what was done before it is kept, and is left out next time")
             return 130

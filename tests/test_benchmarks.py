@@ -1,6 +1,10 @@
 """The instruments: tables made from the results that are kept, and what measures operations."""
 
+import os
+import signal
 import sys
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -449,6 +453,26 @@ def test_a_shift_is_added_to_every_reward_and_to_nothing_else(on_path, kind):
     assert paying_more(plain, 0.0) is plain
 
 
+def work(what):
+    """What a job does in a process of its own."""
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "fail":
+        raise RuntimeError("a fault of a simulator")
+    Path(what).write_text(str(os.getpid()))
+
+
+def test_a_job_that_is_killed_takes_nothing_else_with_it(on_path, tmp_path):
+    import suite
+
+    suite.run_apart(partial(work, str(tmp_path / "pid")), None)
+    assert int((tmp_path / "pid").read_text()) != os.getpid()
+    with pytest.raises(RuntimeError, match="a fault of a simulator"):
+        suite.run_apart(partial(work, "fail"), None)
+    with pytest.raises(BrokenProcessPool):
+        suite.run_apart(partial(work, "die"), None)
+
+
 def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
     on_path, tmp_path, monkeypatch, capsys
 ):
@@ -466,6 +490,7 @@ def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
         return {"task": task, **as_asked, "evaluations": []}
 
     monkeypatch.setattr(suite, "run_task", run_task)
+    monkeypatch.setattr(suite, "run_apart", lambda job, prepare: job())
     tasks = ["FingerSpin", "CheetahRun", "WalkerRun"]
     monkeypatch.setattr(sys, "argv", ["suite.py", "--out", str(tmp_path), "--tasks", *tasks])
     assert suite.main() == 1

@@ -1,5 +1,6 @@
 """EnvPool: true successors around an end against one instance stepped by hand, and sentences for the rest."""
 
+import resource
 import sys
 import warnings
 
@@ -170,3 +171,25 @@ def test_by_name_it_gets_the_time_limit_that_is_needed():
         ValueError, match="unknown family of simulators 'envpol'; did you mean 'envpool'"
     ):
         hosts.make("envpol:Pendulum-v1")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_closing_gives_the_memory_back():
+    """64 instances of the control suite take most of a gigabyte, which glibc keeps for the next allocation."""
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+    def made_and_closed():
+        env = hosts.envpool("CartpoleBalance-v1", 64)
+        env.reset(SEED)
+        used = resident()
+        env.close()
+        return used, resident()
+
+    made_and_closed()
+    before = resident()
+    used, after = made_and_closed()
+    assert used - before > 300.0
+    assert after - before < 100.0
