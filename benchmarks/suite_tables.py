@@ -57,12 +57,16 @@ def lines(folder: Path) -> Iterator[str]:
             if task in KNOWN:
                 shares.append(last.mean() / PUBLISHED.get(task, MOST))
             cells.append(by[task].cell())
-        one = next(iter(by.values()))
+        seeds = from_to([one.returns.shape[1] for one in by.values()])
+        steps = from_to([round(one.steps[-1] / 1000) for one in by.values()])
         score = f"{np.mean(shares):.3f} | {min(shares):.2f}" if shares else " | "
-        yield (
-            f"| {label} | {one.returns.shape[1]} | {one.steps[-1] / 1000:.0f} | {score} | "
-            f"{' | '.join(cells)} |"
-        )
+        yield f"| {label} | {seeds} | {steps} | {score} | {' | '.join(cells)} |"
+
+
+def from_to(numbers: list[int]) -> str:
+    """`"3"`, or `"3 to 8"` where tasks differ."""
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def suite() -> str:
