@@ -282,7 +282,6 @@ def test_ends_for_good_are_seen_in_what_is_earned(reward, every, found):
     assert (float(noise.density) > 0.5) == found
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("reward", "limit", "lasts"),
     [
@@ -294,10 +293,21 @@ def test_ends_for_good_are_seen_in_what_is_earned(reward, every, found):
         (lambda i: 0 * i - 3.0, 0.5, True),
     ],
 )
-def test_noise_lasts_as_long_as_rewards_are_sparse(lasting, reward, limit, lasts):
-    """In pure worlds and in simulators, from what the rollout before has paid."""
+def test_noise_lasts_as_long_as_rewards_are_sparse(reward, limit, lasts):
     hp = LASTING._replace(noise_correlation=0.9999, exploration_base=0.0, exploration_density=limit)
+    distribution = rx.tanh_normal(1)
+    policy = distribution.policy(jnp.zeros((8, 2)), hp)
     paid = rewards_of(jnp.tile(reward(jnp.arange(8)).astype(jnp.result_type(float)), (8, 1)))
+    noise = rx.CORRELATED_NOISE.start(KEY, distribution, 8)
+    noise = rx.CORRELATED_NOISE.observe(noise, paid, hp)
+    _, after = rx.CORRELATED_NOISE.act(jax.random.key(1), distribution, policy, noise, hp)
+    assert np.allclose(after.normals, noise.normals, atol=0.3) == lasts
+
+
+@pytest.mark.once
+def test_rewards_are_taken_in_once_a_rollout_in_pure_worlds_and_in_simulators(lasting):
+    """What the rollout before has paid decides of the noise in this one."""
+    hp = LASTING._replace(noise_correlation=0.9999, exploration_base=0.0, exploration_density=0.5)
     with hosts.pure(probes.match_observation(), 8) as env:
         train = rx.make_host_train(env, tiny(exploration="correlated", num_envs=8))
         worlds = (
@@ -306,12 +316,13 @@ def test_noise_lasts_as_long_as_rewards_are_sparse(lasting, reward, limit, lasts
         )
         for method, collect, world in worlds:
             state = method.init(KEY, hp)
-            noise = rx.CORRELATED_NOISE.observe(state.rollout.noise, paid, hp)
-            at = state._replace(rollout=state.rollout._replace(noise=noise))
-            moved, _ = collect(method, world, at)
-            after = moved.rollout.noise
-            assert np.allclose(after.normals, noise.normals, atol=0.3) == lasts
-            assert not np.array_equal(after.rewards, noise.rewards)  # it goes on taking in
+            found = state.rollout.noise._replace(density=jnp.ones_like(state.rollout.noise.density))
+            at = state._replace(rollout=state.rollout._replace(noise=found))
+            moved, rollout = collect(method, world, at)
+            assert not np.allclose(moved.rollout.noise.normals, found.normals, atol=0.3)
+            wanted = rx.CORRELATED_NOISE.observe(found, rollout.transitions, hp)
+            np.testing.assert_allclose(moved.rollout.noise.rewards, wanted.rewards, rtol=1e-5)
+            np.testing.assert_allclose(moved.rollout.noise.density, wanted.density, rtol=1e-4)
 
 
 def test_what_takes_no_noise_says_so():

@@ -115,9 +115,13 @@ def test_a_file_of_warnings_that_is_none_is_a_sentence(run, capsys, text):
 def test_one_screen_says_what_a_run_is(runs, capsys):
     text = shown(capsys, "show", runs / ODD)
     lines = text.splitlines()
-    assert lines[0].startswith("probe, preset cpu, 2 settings × 2 seeds: done, 256 steps each, ")
+    assert lines[0].startswith("probe, preset any, 2 settings × 2 seeds: done, 256 steps each, ")
     assert lines[0].endswith(" on cpu")
-    assert "  num_envs         4 instead of 64" in lines
+    assert re.search("^  num_envs +4 instead of 64$", text, re.MULTILINE)
+    # What was fitted to the task's episodes of 6 steps.
+    assert re.search(
+        "^  training_time_limit +6 instead of none$", text, re.MULTILINE | re.IGNORECASE
+    )
     assert "Swept: learning_rate 0.001, 0.01" in lines
     assert not re.search("^  learning_rate", text, re.MULTILINE)
     assert "  metrics.csv      8 evaluations of 4 member(s)" in lines
@@ -273,7 +277,7 @@ def test_runs_are_listed_in_order_and_what_is_none_is_told(folder, capsys, sort,
     names = [line.split()[0] for line in table.splitlines()[1:]]
     assert names == order
     row = next(line.split() for line in table.splitlines() if " beta " in line and "new" in line)
-    assert row[:10] == ["new", "beta", "cpu", "2", "×", "2", "256", "1.00", "±", "0.00"]
+    assert row[:10] == ["new", "beta", "any", "2", "×", "2", "256", "1.00", "±", "0.00"]
     assert "done" in row
     assert re.search(r"deep/er .* 224/256 .* stopped +2 ", table)
     assert "/config.json cannot be read: " in told

@@ -79,8 +79,14 @@ def test_vmap_over_keys_only_and_over_hyperparameters_only(train, vmapped):
 @pytest.mark.parametrize(
     ("world", "of_others"),
     [
-        (probes.terminating_reward(4), ["entropy_share", "noise_correlation"]),
-        (probes.two_step_choice(), ["entropy_target", "min_std", "noise_correlation"]),
+        (
+            probes.terminating_reward(4),
+            ["entropy_share", "exploration_density", "noise_correlation"],
+        ),
+        (
+            probes.two_step_choice(),
+            ["entropy_target", "min_std", "exploration_density", "noise_correlation"],
+        ),
     ],
     ids=["box", "discrete"],
 )
