@@ -7,7 +7,7 @@ from typing import Any
 
 import reppo_fx as rx
 from reppo_fx._errors import unknown_name
-from reppo_fx.training.presets import FITTED, FITTED_SETTINGS, HasEpisodes, fit_to_episodes
+from reppo_fx.training.presets import HasEpisodes, fit_to_episodes, settings_to_fit
 
 KEYS = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "width")
 SIZES = {
@@ -73,7 +73,4 @@ def settings_for(
     world: HasEpisodes, preset: str, changes: Mapping[str, Any]
 ) -> tuple[rx.Config, rx.Hyperparameters]:
     """`our_settings` as the command line takes them: those that a preset fits to the task are, unless changed."""
-    settings = our_settings(preset, changes)
-    if preset != FITTED:
-        return settings
-    return fit_to_episodes(world, *settings, set(FITTED_SETTINGS) - set(changes))
+    return fit_to_episodes(world, *our_settings(preset, changes), settings_to_fit(preset, changes))

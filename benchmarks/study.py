@@ -25,8 +25,7 @@ SEEDS = 8
 THRESHOLD = 0.9
 # The last quarter of a run's evaluations: one evaluation swings by more than variants differ.
 QUARTER = 4
-
-
+# What a preset that is compared as it is takes of a study's settings.
 LENGTHS = ("total_steps", "num_evals", "num_eval_envs")
 
 
@@ -35,11 +34,11 @@ class Study(NamedTuple):
 
     Attributes:
         folder: for the results.
-        preset: that variants change, but those that are a preset themselves.
+        preset: that variants change.
         settings: of every variant.
         variants: changes by label, as on a command line.
-        presets: those that are compared as they are, by label; only lengths are those of the study.
         tasks: where.
+        presets: those that are compared as they are, under their names; only lengths are those of the study.
     """
 
     folder: Path

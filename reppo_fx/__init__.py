@@ -44,19 +44,16 @@ from .learner.objectives import (
 )
 from .learner.optimizers import make_optimizer, skip_nonfinite
 from .learner.rollout import Rollout, Transition
-from .learner.scales import (
+from .learner.scale_rules import (
     ReturnStatistics,
-    Scaled,
     TargetStatistics,
-    at_mean,
-    at_zero,
     by_deviation,
     by_return,
     by_reward,
     by_spread,
     by_target,
-    scaled_value_function,
 )
+from .learner.scales import Scaled, scaled_value_function
 from .learner.state import KeyStreams, LearnerState, RolloutState, TrainState, key_streams
 from .learner.targets import expected_value, make_batch, sampled_value, value_of
 from .learner.update import LearnerMetrics, update
@@ -193,8 +190,6 @@ __all__ = [
     "Transition",
     "ValueFunction",
     "Watch",
-    "at_mean",
-    "at_zero",
     "by_deviation",
     "by_return",
     "by_reward",

@@ -70,7 +70,7 @@ class LastingNoise(NamedTuple):
         rewards: of each instance, `Σ_k (1 − γ) γ^k r_{t−k}`, across episodes: those of about `1 / (1 − γ)` steps.
         weight: `Σ_k (1 − γ) γ^k` of the steps so far, from 0 towards 1.
         lowest: the lowest reward so far.
-        density: of rewards, see `reward_density`; 0 at the start.
+        density: `reward_density` of these, kept since every step asks for it; 0 at the start.
     """
 
     normals: Float[Array, "num_envs k"]

@@ -27,7 +27,7 @@ from ..hosts.evaluate import evaluate_policy as evaluate_in_simulator
 from ..settings import Config, Hyperparameters
 from ..training.evaluate import evaluate_policy
 from ..training.policy import Policy
-from ..training.presets import FITTED, FITTED_SETTINGS, preset
+from ..training.presets import preset, settings_to_fit
 from . import worlds
 from .display import count, make_console, print_line, print_table
 from .export.verb import Export, run_export
@@ -296,14 +296,8 @@ def _run(arguments: list[str], console: Console) -> int:
         return run_render(parsed, console)
     if isinstance(parsed, Eval):
         return _run_eval(parsed, console)
-    return _run_train(parsed, saved, console, _to_fit(parsed, arguments))
-
-
-def _to_fit(parsed: Settings, arguments: list[str]) -> set[str]:
-    """Settings that are taken from the task's episodes: those of one preset that are not given."""
-    if parsed.preset != FITTED:
-        return set()
-    return set(FITTED_SETTINGS) - look_ahead(arguments).given
+    to_fit = settings_to_fit(parsed.preset, look_ahead(arguments).given)
+    return _run_train(parsed, saved, console, to_fit)
 
 
 def main(arguments: list[str] | None = None) -> int:

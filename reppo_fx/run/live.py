@@ -18,7 +18,7 @@ from ..settings import Config, Hyperparameters
 from ..sweeps.members import Stacked, unflatten_members
 from ..sweeps.runs import Runs
 from ..training.policy import Policy
-from ..training.presets import FITTED, FITTED_SETTINGS, preset
+from ..training.presets import FITTED, preset, settings_to_fit
 from ..training.train import Metrics, Train
 from .checkpoints import CHECKPOINTS, Checkpoints
 from .display import make_console
@@ -118,8 +118,7 @@ def train_live(
     plan = _plan(task, config, hyperparameters, grid or {}, num_seeds, seed)
     plan.check()
     check_logs(logs)
-    given = {"discount"} if hyperparameters is not None else set()
-    to_fit = set(FITTED_SETTINGS) - given if plan.preset == FITTED else set()
+    to_fit = settings_to_fit(plan.preset, () if hyperparameters is None else ("discount",))
     folder = Path(out) if out is not None else None
     with (
         listening() as told,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -43,18 +43,8 @@ from ..learner.objectives import (
     two_keys,
 )
 from ..learner.optimizers import make_optimizer
-from ..learner.scales import (
-    CenterRule,
-    ScaleRule,
-    at_mean,
-    at_zero,
-    by_deviation,
-    by_return,
-    by_reward,
-    by_spread,
-    by_target,
-    scaled_value_function,
-)
+from ..learner.scale_rules import by_deviation, by_return, by_reward, by_spread, by_target
+from ..learner.scales import scaled_value_function
 from ..learner.targets import (
     expected_value,
     gae_advantages,
@@ -179,12 +169,13 @@ _NORMALIZERS = {
     "none": NO_NORMALIZATION,
 }
 _MULTIPLIERS = {"own": OWN_MULTIPLIERS, "actor": original.SHARED_MULTIPLIERS}
-_SCALE_RULES: dict[str, tuple[ScaleRule, CenterRule]] = {
-    "return": (by_return, at_zero),
-    "spread": (by_spread, at_zero),
-    "reward": (by_reward, at_zero),
-    "target": (by_target, at_zero),
-    "deviation": (by_deviation, at_mean),
+_SCALES: dict[str, Callable[[ValueFunction], ValueFunction]] = {
+    "fixed": lambda inner: inner,
+    "return": functools.partial(scaled_value_function, rule=by_return),
+    "spread": functools.partial(scaled_value_function, rule=by_spread),
+    "reward": functools.partial(scaled_value_function, rule=by_reward),
+    "target": functools.partial(scaled_value_function, rule=by_target),
+    "deviation": functools.partial(scaled_value_function, rule=by_deviation, centered=True),
 }
 _ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
 # Where all actions can be listed, nothing is sampled that can be summed.
@@ -206,8 +197,7 @@ def _value_function(config: Config) -> ValueFunction:
         if config.critic == "categorical"
         else squared_value_function()
     )
-    rules = _SCALE_RULES.get(config.value_scale)
-    return inner if rules is None else scaled_value_function(inner, *rules)
+    return _SCALES[config.value_scale](inner)
 
 
 def _distribution(world: World, config: Config) -> Distribution:

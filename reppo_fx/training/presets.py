@@ -190,6 +190,11 @@ class HasEpisodes(Protocol):
     def episode_length(self) -> int | None: ...
 
 
+def settings_to_fit(preset: str, given: Collection[str]) -> set[str]:
+    """Those that a preset leaves to the task's episodes, but for what is given: none but of `FITTED`."""
+    return set(FITTED_SETTINGS) - set(given) if preset == FITTED else set()
+
+
 def fit_to_episodes(
     world: HasEpisodes,
     config: Config,

@@ -7,7 +7,7 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.learner.scales import (
+from reppo_fx.learner.scale_rules import (
     ReturnStatistics,
     TargetStatistics,
     return_statistics,
@@ -123,9 +123,10 @@ def test_the_rules_are_their_equations():
 def test_values_that_are_all_alike_can_be_learned(rule, reward):
     """The label of the largest of them still has its mean there: no end of the support cuts it."""
     hp = HP._replace(v_min=-100.0, v_max=100.0, sigma=0.02, discount=0.98)
-    at = rx.at_mean if rule == "deviation" else rx.at_zero
     inner = rx.categorical_value_function(101)
-    values = rx.scaled_value_function(inner, getattr(rx, f"by_{rule}"), at)
+    values = rx.scaled_value_function(
+        inner, getattr(rx, f"by_{rule}"), centered=rule == "deviation"
+    )
     state, target = values.init(hp, 2), jnp.full((8, 2), 50.0 * reward)
     paid = transitions(jnp.full((400, 2), reward), jnp.zeros((400, 2), bool))
     for _ in range(3):
@@ -158,7 +159,7 @@ def test_a_support_about_the_mean_holds_values_wherever_they_are():
     """Targets of 1000 ± 1 take the whole of it, and are read where they are; what is far from them is outside."""
     hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
     values = rx.scaled_value_function(
-        rx.categorical_value_function(101), rx.by_deviation, rx.at_mean
+        rx.categorical_value_function(101), rx.by_deviation, centered=True
     )
     state, targets = values.init(hp, 2), 1000.0 + jnp.array([[-1.0, 1.0]] * 8)
     paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
