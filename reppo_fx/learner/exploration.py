@@ -101,9 +101,8 @@ def reward_density(
     rounding = 64.0 * jnp.finfo(above.dtype).eps * jnp.abs(lowest)
     largest = jnp.max(above)
     some = largest > rounding
-    share = jnp.where(some, above, 0.0) / jnp.where(
-        some, largest, 1.0
-    )  # tiny units have no squares
+    # Of the largest: squares of a tiny unit would be 0.
+    share = jnp.where(some, above, 0.0) / jnp.where(some, largest, 1.0)
     square = jnp.mean(jnp.square(share))
     return jnp.minimum(jnp.square(jnp.mean(share)) / jnp.where(square > 0.0, square, 1.0), 1.0)
 
