@@ -50,6 +50,7 @@ from .policies import load_policies
 from .records import is_run, read_config
 from .render_verb import Render, check_video, leave_video, run_render
 from .show import Show, run_show
+from .stopping import no_interrupt_lost
 from .tasks import tasks_by_family
 from .warned import our_warnings
 
@@ -303,7 +304,7 @@ def _run(arguments: list[str], console: Console) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `reppo-fx`; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    with plain_streams(), _warnings_as_sentences():
+    with plain_streams(), _warnings_as_sentences(), no_interrupt_lost():
         try:
             code = _run(arguments, make_console())
             sys.stdout.flush()

@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from reppo_fx import __main__ as entry
 from reppo_fx._errors import ReppoWarning
 from reppo_fx.run import cli, load_policy, session, worlds
+from reppo_fx.run.stopping import no_interrupt_lost
 from reppo_fx.training.evaluate import evaluate_policy
 
 from ..sizes import first_quick
@@ -305,6 +308,34 @@ def test_a_process_that_compiles_ends_at_once(tmp_path):
         130,
         "reppo-fx: interrupted while compiling, before any training.\n",
     )
+
+
+class Dropping:
+    """Interrupted where Python drops what is raised, as in jax's callback of the collector."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_python_drops_is_repeated(capsys):
+    @no_interrupt_lost()
+    def dropped():
+        Dropping()
+        time.sleep(20)
+
+    with pytest.raises(KeyboardInterrupt):
+        dropped()
+    assert capsys.readouterr().err == ""
+
+
+def test_other_things_that_python_drops_are_reported(monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: reported.append(dropped.exc_type))
+    with no_interrupt_lost():
+        patched = sys.unraisablehook
+        patched(SimpleNamespace(exc_type=ZeroDivisionError))
+    assert reported == [ZeroDivisionError]
+    assert sys.unraisablehook is not patched
 
 
 # Warnings.
