@@ -25,7 +25,9 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -138,12 +140,27 @@ def check(arguments: argparse.Namespace) -> list[Program]:
 def run_apart(job: Callable[[], None], prepare: Callable[[], None] | None) -> None:
     """Run a job in a process of its own: its memory is given back, and one that is killed ends nothing else.
 
+    It ends with this one, however this one ends.
+
     Raises:
         Exception: what the job raised, or that its process ended without a word.
     """
     apart = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=apart, initializer=prepare) as pool:
+    with ProcessPoolExecutor(1, mp_context=apart, initializer=_begin, initargs=(prepare,)) as pool:
         pool.submit(job).result()
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if prepare:
+        prepare()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only called in a child
+    parent.join()
+    os._exit(1)
 
 
 def main() -> int:

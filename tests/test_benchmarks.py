@@ -2,7 +2,9 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -457,7 +459,11 @@ def work(what):
     """What a job does in a process of its own."""
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    Path(what).write_text(str(os.getpid()))
+    wait, path = what.startswith("wait "), Path(what.removeprefix("wait "))
+    path.with_suffix(".new").write_text(str(os.getpid()))
+    path.with_suffix(".new").rename(path)
+    if wait:
+        time.sleep(120)
 
 
 def test_a_job_that_is_killed_takes_nothing_else_with_it(on_path, tmp_path):
@@ -467,6 +473,44 @@ def test_a_job_that_is_killed_takes_nothing_else_with_it(on_path, tmp_path):
     assert int((tmp_path / "pid").read_text()) != os.getpid()
     with pytest.raises(BrokenProcessPool):
         suite.run_apart(partial(work, "die"), None)
+
+
+PARENT = """
+import sys
+from functools import partial
+from tests.test_benchmarks import work
+if __name__ == "__main__":
+    import suite
+    suite.run_apart(partial(work, sys.argv[1]), None)
+"""
+
+
+def test_a_job_ends_with_the_process_that_asked_for_it(tmp_path):
+    script, told = tmp_path / "parent.py", tmp_path / "told"
+    script.write_text(PARENT)
+    path = os.pathsep.join([str(FOLDER.parent), str(FOLDER)])
+    parent = subprocess.Popen(
+        [sys.executable, str(script), f"wait {told}"], env={**os.environ, "PYTHONPATH": path}
+    )
+    within(60, told.exists)
+    parent.kill()
+    parent.wait()
+    within(20, lambda: not alive(int(told.read_text())))
+
+
+def within(seconds, holds):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
