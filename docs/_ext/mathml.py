@@ -11,6 +11,9 @@ from sphinx.writers.html5 import HTML5Translator
 ACCENTED = re.compile(
     r"<munderover>\s*(<mi[^>]*>[^<]*</mi>)\s*(<mi>[^<]*</mi>)\s*(<mo stretchy=\"false\">[^<]*</mo>)\s*</munderover>"
 )
+# A line would break between an equation and the comma behind it.
+CLOSING = tuple(",.;:!?)")
+WORD_JOINER = "&#8288;"
 
 
 def render(latex: str, as_block: bool) -> str:
@@ -29,6 +32,9 @@ def render(latex: str, as_block: bool) -> str:
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
     """Within a line."""
     self.body.append(render(node.astext(), as_block=False))
+    follows = node.next_node(descend=False, siblings=True)
+    if isinstance(follows, nodes.Text) and follows[:1] in CLOSING:
+        self.body.append(WORD_JOINER)
     raise nodes.SkipNode
 
 
