@@ -18,7 +18,7 @@ Value: TypeAlias = ScalarLike | Array
 CHOICES: dict[str, tuple[str, ...]] = {
     "norm": ("rms", "layer", "none"),
     "critic": ("categorical", "squared"),
-    "value_scale": ("fixed", "return", "spread", "reward", "target", "deviation"),
+    "value_scale": ("fixed", "return", "spread", "reward", "target", "deviation", "range"),
     "exploration": ("none", "noise", "correlated"),
     "critic_offset": ("trainable", "constant"),
     "policy_gradient": ("pathwise", "score", "score_gae"),

@@ -47,17 +47,22 @@ class TargetStatistics(NamedTuple):
         mean: of the targets.
         square: of their squares.
         weight: how much has been taken in; 0 at the start, then towards 1.
+        lowest: the lowest of all targets so far; 0 at the start.
     """
 
     mean: Scalar
     square: Scalar
     weight: Scalar
+    lowest: Scalar
 
 
 # Of a label, kept free at an end of the support; and never more than half of it.
 WIDTHS = 3.0
 # Share of the targets of one iteration in the moving averages.
 TARGET_RATE = 0.05
+
+Center = Callable[[TargetStatistics], Scalar]
+"""`statistics of targets -> c`, the value that is read as 0."""
 
 ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
 """`(statistics of returns, of targets, hyperparameters) -> s`."""
@@ -80,7 +85,7 @@ def by_return(
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
     >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_return(statistics, TargetStatistics(zero, zero, zero), hp))
+    >>> print(by_return(statistics, TargetStatistics(zero, zero, zero, zero), hp))
     3.0
     """
     del targets
@@ -106,7 +111,7 @@ def by_spread(
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
     >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_spread(statistics, TargetStatistics(zero, zero, zero), hp))
+    >>> print(by_spread(statistics, TargetStatistics(zero, zero, zero, zero), hp))
     15.0
     """
     largest = by_return(statistics, targets, hyperparameters)
@@ -135,7 +140,7 @@ def by_reward(
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
     >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_reward(statistics, TargetStatistics(zero, zero, zero), hp).round(3))
+    >>> print(by_reward(statistics, TargetStatistics(zero, zero, zero, zero), hp).round(3))
     1.0
     """
     del targets
@@ -163,7 +168,7 @@ def by_target(
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
     >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05), hp))
+    >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05, zero), hp))
     5.0
     """
     s = (jnp.abs(targets.mean) + 3.0 * _spread(targets)) / _end(hyperparameters)
@@ -173,7 +178,7 @@ def by_target(
 def by_deviation(
     statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
 ) -> Scalar:
-    """`s = 3 std G / end`, moving averages of the targets: for a centered scale, whose support follows the values.
+    """`s = 3 std G / end`, moving averages of the targets: for a scale about their mean, `center=at_mean`.
 
     Adding a number to all rewards then changes nothing either, but where episodes end for good. What is common to
     all values takes no room on the support; what is not is resolved as finely as it can be, noise too.
@@ -190,11 +195,70 @@ def by_deviation(
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
     >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_deviation(statistics, TargetStatistics(zero + 20.0, zero + 409.0, zero + 0.05), hp))
+    >>> print(by_deviation(statistics, TargetStatistics(zero + 20.0, zero + 409.0, zero + 0.05, zero), hp))
     1.0
     """
     s = 3.0 * _spread(targets) / _end(hyperparameters)
     return _once_there_are_targets(s, statistics, targets, hyperparameters)
+
+
+def by_range(
+    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
+) -> Scalar:
+    """`s = (mean G − min G + 3 std G) / end`: `by_target` for a scale from the lowest target, `center=at_lowest`.
+
+    A critic that knows nothing yet reads 0 everywhere. Where rewards are not negative that is the worst there is,
+    and what was never tried is not tempting; where they are, it is the best. From the lowest target on, it is the
+    worst there too, and adding a number to all rewards changes little, but where episodes end for good.
+
+    Args:
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets, and their lowest.
+        hyperparameters: the support.
+
+    Returns:
+        `s`, in the environment's unit.
+
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
+    >>> targets = TargetStatistics(zero - 85.0, zero + 7325.0, zero + 0.05, zero - 100.0)
+    >>> print(by_range(statistics, targets, hp))
+    5.0
+    """
+    s = (targets.mean - targets.lowest + 3.0 * _spread(targets)) / _end(hyperparameters)
+    return _once_there_are_targets(s, statistics, targets, hyperparameters)
+
+
+def at_zero(targets: TargetStatistics) -> Scalar:
+    """`c = 0`: values are read as they are.
+
+    >>> one = jnp.ones(())
+    >>> print(at_zero(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
+    0.0
+    """
+    return jnp.zeros_like(targets.mean)
+
+
+def at_mean(targets: TargetStatistics) -> Scalar:
+    """`c = mean G`, a moving average; for `by_deviation`.
+
+    >>> one = jnp.ones(())
+    >>> print(at_mean(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
+    5.0
+    """
+    return targets.mean
+
+
+def at_lowest(targets: TargetStatistics) -> Scalar:
+    """`c = min G`, of all so far; for `by_range`.
+
+    >>> one = jnp.ones(())
+    >>> print(at_lowest(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
+    4.0
+    """
+    return targets.lowest
 
 
 def _spread(targets: TargetStatistics) -> Scalar:
@@ -244,9 +308,10 @@ def target_statistics(before: TargetStatistics, targets: Array) -> TargetStatist
     """Moving averages with the targets of one more iteration; those of the first one count in full."""
     weight = before.weight + TARGET_RATE * (1.0 - before.weight)
     rate = TARGET_RATE / weight
-    mean, square = jnp.mean(targets), jnp.mean(jnp.square(targets))
+    mean, square, lowest = jnp.mean(targets), jnp.mean(jnp.square(targets)), jnp.min(targets)
     return TargetStatistics(
         before.mean + rate * (mean - before.mean),
         before.square + rate * (square - before.square),
         weight,
+        jnp.where(before.weight > 0.0, jnp.minimum(before.lowest, lowest), lowest),
     )

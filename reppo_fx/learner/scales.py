@@ -12,10 +12,12 @@ from ..ops import statistics_init
 from ..settings import Hyperparameters
 from .rollout import Transition
 from .scale_rules import (
+    Center,
     ReturnStatistics,
     Scalar,
     ScaleRule,
     TargetStatistics,
+    at_zero,
     by_return,
     return_statistics,
     target_statistics,
@@ -46,7 +48,7 @@ class Scaled(NamedTuple):
 
 
 def scaled_value_function(
-    inner: ValueFunction, rule: ScaleRule = by_return, *, centered: bool = False
+    inner: ValueFunction, rule: ScaleRule = by_return, *, center: Center = at_zero
 ) -> ValueFunction:
     """The same value function of rewards divided by a scale `s` that follows the task.
 
@@ -58,8 +60,8 @@ def scaled_value_function(
     Args:
         inner: a categorical or squared one, on a support that is symmetric where rewards may be negative.
         rule: statistics to `s`.
-        centered: the inner value function reads the mean of the targets, a moving average, as 0. With
-            `by_deviation` what is common to all values takes no room on the support.
+        center: the value that the inner value function reads as 0. With `at_mean` and `by_deviation` what is common
+            to all values takes no room on the support; with `at_lowest` and `by_range` nothing is below 0.
 
     Returns:
         A value function with state.
@@ -81,7 +83,7 @@ def scaled_value_function(
             zero,
             zero,
         )
-        targets = TargetStatistics(zero, zero, zero)
+        targets = TargetStatistics(zero, zero, zero, zero)
         return Scaled(statistics, targets, one, one, zero, zero, inner.init(hp, num_envs))
 
     def observe(state: Scaled, transitions: Transition, hp: Hyperparameters) -> Scaled:
@@ -92,7 +94,7 @@ def scaled_value_function(
         return state._replace(
             statistics=statistics,
             now=now,
-            center=state.targets.mean if centered else state.center,
+            center=center(state.targets),
             inner=inner.observe(state.inner, transitions, hp),
         )
 

@@ -17,7 +17,8 @@ from reppo_fx.learner.scale_rules import (
 from ..sizes import HP, TINY, leaves_close, tiny
 
 KEY = jax.random.key(0)
-RULES = ("return", "spread", "reward", "target", "deviation")
+RULES = ("return", "spread", "reward", "target", "deviation", "range")
+CENTERS = {"deviation": rx.at_mean, "range": rx.at_lowest}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_rules_are_their_equations():
         jnp.zeros(2), jnp.zeros(2, bool), seen, jnp.asarray(50.0), jnp.asarray(2.0)
     )
     hp = rx.Hyperparameters(discount=0.98, v_min=-12.0, v_max=8.0, sigma=1 / 30)  # 12 − 3 · 20 / 30
-    none = TargetStatistics(*(jnp.zeros(()) for _ in range(3)))
+    none = TargetStatistics(*(jnp.zeros(()) for _ in range(4)))
     assert float(rx.by_return(statistics, none, hp)) == pytest.approx(5.0)
     assert float(rx.by_spread(statistics, none, hp)) == pytest.approx(5.0)
     assert float(rx.by_spread(statistics, none, hp._replace(v_max=88.0))) == pytest.approx(4.0)
@@ -125,7 +126,7 @@ def test_values_that_are_all_alike_can_be_learned(rule, reward):
     hp = HP._replace(v_min=-100.0, v_max=100.0, sigma=0.02, discount=0.98)
     inner = rx.categorical_value_function(101)
     values = rx.scaled_value_function(
-        inner, getattr(rx, f"by_{rule}"), centered=rule == "deviation"
+        inner, getattr(rx, f"by_{rule}"), center=CENTERS.get(rule, rx.at_zero)
     )
     state, target = values.init(hp, 2), jnp.full((8, 2), 50.0 * reward)
     paid = transitions(jnp.full((400, 2), reward), jnp.zeros((400, 2), bool))
@@ -159,7 +160,7 @@ def test_a_support_about_the_mean_holds_values_wherever_they_are():
     """Targets of 1000 ± 1 take the whole of it, and are read where they are; what is far from them is outside."""
     hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
     values = rx.scaled_value_function(
-        rx.categorical_value_function(101), rx.by_deviation, centered=True
+        rx.categorical_value_function(101), rx.by_deviation, center=rx.at_mean
     )
     state, targets = values.init(hp, 2), 1000.0 + jnp.array([[-1.0, 1.0]] * 8)
     paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
