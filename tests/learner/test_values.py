@@ -115,6 +115,13 @@ def test_the_rules_are_their_equations():
     mean, square = (2.0 * 0.95 + 10.0) / 1.95, (5.0 * 0.95 + 101.0) / 1.95
     wanted = (mean + 3.0 * np.sqrt(square - mean**2)) / 10.0
     assert float(rx.by_target(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
+    spread = 3.0 * np.sqrt(square - mean**2)
+    assert float(rx.by_deviation(statistics, seen_twice, hp)) == pytest.approx(spread / 10.0)
+    assert float(rx.by_range(statistics, none, hp)) == pytest.approx(5.0)
+    wanted = (mean - 1.0 + spread) / 10.0  # 1 is the lowest of both
+    assert float(rx.by_range(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
+    centers = [float(c(seen_twice)) for c in (rx.at_zero, rx.at_mean, rx.at_lowest)]
+    assert centers == pytest.approx([0.0, mean, 1.0])
     wide = hp._replace(sigma=0.5)  # labels as wide as the support leave half of it
     assert float(rx.by_return(statistics, none, wide)) == pytest.approx(50.0 / 6.0)
 
@@ -180,6 +187,28 @@ def test_a_support_about_the_mean_holds_values_wherever_they_are():
     state = values.adopt(state, scaled)
     read = values.value(jnp.log(labels + 1e-12), hp, state) * values.unit(state)
     np.testing.assert_allclose(read, targets, atol=0.02)
+
+
+@pytest.mark.parametrize("common", [0.0, -500.0, 500.0])
+def test_from_the_lowest_target_on_a_critic_that_knows_nothing_reads_the_worst(common):
+    """Whatever is added to all of them: the same unit, the same labels, and 0 read as the lowest so far."""
+    hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
+    values = rx.scaled_value_function(
+        rx.categorical_value_function(101), rx.by_range, center=rx.at_lowest
+    )
+    state, targets = values.init(hp, 2), common + jnp.array([[0.0, 4.0]] * 8)
+    paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
+    for _ in range(2):
+        state = values.observe(state, paid, hp)
+        state = values.adopt(state, targets / values.unit(state))
+    state = values.observe(state, paid, hp)
+    assert float(values.unit(state)) == pytest.approx((2.0 + 3.0 * 2.0) / 9.0, rel=1e-2)
+    scaled = targets / values.unit(state)
+    labels = values.labels(scaled, hp, state)
+    state = values.adopt(state, scaled)
+    read = lambda outputs: values.value(outputs, hp, state) * values.unit(state)
+    np.testing.assert_allclose(read(jnp.zeros((1, 101))), common, atol=1e-3)
+    np.testing.assert_allclose(read(jnp.log(labels + 1e-12)), targets, atol=0.02)
 
 
 def test_without_any_reward_the_unit_stays():
