@@ -72,7 +72,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
     ),
     # Rewards are divided by a scale that follows the values of now, so every number below is free of their unit.
     "any": (
-        dataclasses.replace(SMALL, num_bins=101, value_scale="target", exploration="correlated"),
+        dataclasses.replace(SMALL, num_bins=101, value_scale="range", exploration="correlated"),
         Hyperparameters(
             **LEARNING,
             # As random as a normal of standard deviation 0.24; well below it, curves of CheetahRun fall back.
