@@ -234,6 +234,12 @@ def by_range(
 def at_zero(targets: TargetStatistics) -> Scalar:
     """`c = 0`: values are read as they are.
 
+    Args:
+        targets: moving averages of the targets, and their lowest.
+
+    Returns:
+        `c`, in the environment's unit.
+
     >>> one = jnp.ones(())
     >>> print(at_zero(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
     0.0
@@ -244,6 +250,12 @@ def at_zero(targets: TargetStatistics) -> Scalar:
 def at_mean(targets: TargetStatistics) -> Scalar:
     """`c = mean G`, a moving average; for `by_deviation`.
 
+    Args:
+        targets: moving averages of the targets, and their lowest.
+
+    Returns:
+        `c`, in the environment's unit.
+
     >>> one = jnp.ones(())
     >>> print(at_mean(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
     5.0
@@ -253,6 +265,12 @@ def at_mean(targets: TargetStatistics) -> Scalar:
 
 def at_lowest(targets: TargetStatistics) -> Scalar:
     """`c = min G`, of all so far; for `by_range`.
+
+    Args:
+        targets: moving averages of the targets, and their lowest.
+
+    Returns:
+        `c`, in the environment's unit.
 
     >>> one = jnp.ones(())
     >>> print(at_lowest(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
