@@ -79,11 +79,6 @@ def explored() -> str:
     return wide(RESULTS / "explored", "What was tried", picture=False)
 
 
-def scales() -> str:
-    """Every rule that a scale of values can follow, on the same tasks."""
-    return wide(RESULTS / "scales", "Scales of values", picture=False)
-
-
 def made_from(folder: Path) -> str:
     return (
         f"Made by `python benchmarks/table.py` from the JSON files in `{folder.name}/`, which have commit and "

@@ -65,7 +65,7 @@ Center = Callable[[TargetStatistics], Scalar]
 """`statistics of targets -> c`, the value that is read as 0."""
 
 ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
-"""`(statistics of returns, of targets, hyperparameters) -> s`."""
+"""`(statistics of returns, of targets about the center, hyperparameters) -> s`."""
 
 
 def by_return(
@@ -154,7 +154,7 @@ def by_target(
     """`s = (|mean G| + 3 std G) / end`, moving averages of the targets: the support holds the values of now.
 
     The only rule that holds the entropy's part of the values, and that shrinks again; the first iteration goes by
-    returns.
+    returns. The mean is that above the center: with `at_mean` it is 0, and `s` the targets' spread alone.
 
     Args:
         statistics: what has been seen of rewards and returns.
@@ -171,64 +171,9 @@ def by_target(
     >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05, zero), hp))
     5.0
     """
-    s = (jnp.abs(targets.mean) + 3.0 * _spread(targets)) / _end(hyperparameters)
-    return _once_there_are_targets(s, statistics, targets, hyperparameters)
-
-
-def by_deviation(
-    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
-) -> Scalar:
-    """`s = 3 std G / end`, moving averages of the targets: for a scale about their mean, `center=at_mean`.
-
-    Adding a number to all rewards then changes nothing either, but where episodes end for good. What is common to
-    all values takes no room on the support; what is not is resolved as finely as it can be, noise too.
-
-    Args:
-        statistics: what has been seen of rewards and returns.
-        targets: moving averages of the targets.
-        hyperparameters: the support.
-
-    Returns:
-        `s`, in the environment's unit.
-
-    >>> zero = jnp.zeros(())
-    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
-    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_deviation(statistics, TargetStatistics(zero + 20.0, zero + 409.0, zero + 0.05, zero), hp))
-    1.0
-    """
-    s = 3.0 * _spread(targets) / _end(hyperparameters)
-    return _once_there_are_targets(s, statistics, targets, hyperparameters)
-
-
-def by_range(
-    statistics: ReturnStatistics, targets: TargetStatistics, hyperparameters: Hyperparameters
-) -> Scalar:
-    """`s = (mean G − min G + 3 std G) / end`: `by_target` for a scale from the lowest target, `center=at_lowest`.
-
-    A critic that knows nothing yet reads 0 everywhere. Where rewards are not negative that is the worst there is,
-    and what was never tried is not tempting; where they are, it is the best. From the lowest target on, it is the
-    worst there too, and adding a number to all rewards changes little, but where episodes end for good.
-
-    Args:
-        statistics: what has been seen of rewards and returns.
-        targets: moving averages of the targets, and their lowest.
-        hyperparameters: the support.
-
-    Returns:
-        `s`, in the environment's unit.
-
-    >>> zero = jnp.zeros(())
-    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
-    >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> targets = TargetStatistics(zero - 85.0, zero + 7325.0, zero + 0.05, zero - 100.0)
-    >>> print(by_range(statistics, targets, hp))
-    5.0
-    """
-    s = (targets.mean - targets.lowest + 3.0 * _spread(targets)) / _end(hyperparameters)
-    return _once_there_are_targets(s, statistics, targets, hyperparameters)
+    spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
+    s = (jnp.abs(targets.mean) + 3.0 * spread) / _end(hyperparameters)
+    return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hyperparameters))
 
 
 def at_zero(targets: TargetStatistics) -> Scalar:
@@ -248,7 +193,10 @@ def at_zero(targets: TargetStatistics) -> Scalar:
 
 
 def at_mean(targets: TargetStatistics) -> Scalar:
-    """`c = mean G`, a moving average; for `by_deviation`.
+    """`c = mean G`, a moving average: what is common to all values takes no room on the support.
+
+    Adding a number to all rewards then changes nothing, but where episodes end for good. What is not common is
+    resolved as finely as it can be, noise too.
 
     Args:
         targets: moving averages of the targets, and their lowest.
@@ -264,7 +212,12 @@ def at_mean(targets: TargetStatistics) -> Scalar:
 
 
 def at_lowest(targets: TargetStatistics) -> Scalar:
-    """`c = min G`, of all so far; for `by_range`.
+    """`c = min G`, of all so far: nothing is below 0.
+
+    A critic that knows nothing yet reads `c` everywhere. Where rewards are not negative, 0 is the worst there is,
+    and what was never tried does not tempt the policy; where they are, 0 is the best, and it does. The lowest
+    target is the worst wherever rewards lie: adding a number to all of them changes little, but where episodes end
+    for good.
 
     Args:
         targets: moving averages of the targets, and their lowest.
@@ -277,16 +230,6 @@ def at_lowest(targets: TargetStatistics) -> Scalar:
     4.0
     """
     return targets.lowest
-
-
-def _spread(targets: TargetStatistics) -> Scalar:
-    return jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
-
-
-def _once_there_are_targets(
-    s: Scalar, statistics: ReturnStatistics, targets: TargetStatistics, hp: Hyperparameters
-) -> Scalar:
-    return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hp))
 
 
 def _end(hp: Hyperparameters) -> Array:
@@ -319,6 +262,15 @@ def return_statistics(
         statistics_update(before.seen, all_returns),
         jnp.maximum(before.largest_return, jnp.max(jnp.abs(all_returns))),
         jnp.maximum(before.largest_reward, jnp.max(jnp.abs(reward))),
+    )
+
+
+def about(targets: TargetStatistics, center: Scalar) -> TargetStatistics:
+    """Those of the targets less `center`."""
+    return targets._replace(
+        mean=targets.mean - center,
+        square=targets.square - center * (2.0 * targets.mean - center),
+        lowest=targets.lowest - center,
     )
 
 

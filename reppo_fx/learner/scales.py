@@ -17,6 +17,7 @@ from .scale_rules import (
     Scalar,
     ScaleRule,
     TargetStatistics,
+    about,
     at_zero,
     by_return,
     return_statistics,
@@ -60,8 +61,8 @@ def scaled_value_function(
     Args:
         inner: a categorical or squared one, on a support that is symmetric where rewards may be negative.
         rule: statistics to `s`.
-        center: the value that the inner value function reads as 0. With `at_mean` and `by_deviation` what is common
-            to all values takes no room on the support; with `at_lowest` and `by_range` nothing is below 0.
+        center: the value that the inner value function reads as 0: `at_zero`, `at_mean` or `at_lowest`, for
+            `by_target`, which holds the targets about it.
 
     Returns:
         A value function with state.
@@ -88,13 +89,14 @@ def scaled_value_function(
 
     def observe(state: Scaled, transitions: Transition, hp: Hyperparameters) -> Scaled:
         statistics = return_statistics(state.statistics, transitions, hp)
-        s = rule(statistics, state.targets, hp)
+        middle = center(state.targets)
+        s = rule(statistics, about(state.targets, middle), hp)
         # Nothing but zeros so far has no scale.
         now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)
         return state._replace(
             statistics=statistics,
             now=now,
-            center=center(state.targets),
+            center=middle,
             inner=inner.observe(state.inner, transitions, hp),
         )
 

@@ -26,6 +26,7 @@ from .logs import OnEvaluation, check_logs
 from .plan import Plan
 from .policies import policies_of
 from .session import GO_ON, RunResult, Session, new_run, prepared, summary
+from .stopping import no_interrupt_lost
 from .warned import listening
 from .worlds import AnyTrain, init_shapes
 
@@ -185,7 +186,8 @@ def _bound(
 def _run(session: Session) -> RunResult:
     """To its end, or to what an interrupt leaves."""
     try:
-        return session.run()
+        with no_interrupt_lost():
+            return session.run()
     except KeyboardInterrupt:
         with Checkpoints(session.folder / CHECKPOINTS) as checkpoints:
             if session.state is not None and not _is_gone(session.state):

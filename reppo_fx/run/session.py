@@ -37,7 +37,7 @@ from .plain import shell_word
 from .plan import Plan, differences, label_text
 from .policies import BestPolicies, save_policies
 from .records import describe_run, read_config, write_config
-from .stopping import no_interrupt_lost, stop_on_signal
+from .stopping import stop_on_signal
 from .table import METRICS, MetricsFile, as_metrics, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
 from .worlds import AnyTrain, bind, init_shapes, train_in
@@ -230,7 +230,7 @@ class Session:
     def run(self) -> RunResult:
         """From compilation to the last file; `state` and `evaluations` are what has come of it."""
         keys, members = self.plan.members()
-        with no_interrupt_lost(), Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
+        with Checkpoints(self.folder / CHECKPOINTS) as checkpoints:
             with self.display.compiling() as tell:
                 programs = compile_programs(self.train, keys, members, tell)
                 self.shapes = programs.metrics

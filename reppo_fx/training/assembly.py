@@ -46,8 +46,6 @@ from ..learner.optimizers import make_optimizer
 from ..learner.scale_rules import (
     at_lowest,
     at_mean,
-    by_deviation,
-    by_range,
     by_return,
     by_reward,
     by_spread,
@@ -184,8 +182,8 @@ _SCALES: dict[str, Callable[[ValueFunction], ValueFunction]] = {
     "spread": functools.partial(scaled_value_function, rule=by_spread),
     "reward": functools.partial(scaled_value_function, rule=by_reward),
     "target": functools.partial(scaled_value_function, rule=by_target),
-    "deviation": functools.partial(scaled_value_function, rule=by_deviation, center=at_mean),
-    "range": functools.partial(scaled_value_function, rule=by_range, center=at_lowest),
+    "deviation": functools.partial(scaled_value_function, rule=by_target, center=at_mean),
+    "range": functools.partial(scaled_value_function, rule=by_target, center=at_lowest),
 }
 _ACTOR_LOSSES = {"pathwise": pathwise_loss, "score": score_loss, "score_gae": gae_loss}
 # Where all actions can be listed, nothing is sampled that can be summed.

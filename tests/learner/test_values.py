@@ -10,6 +10,7 @@ from reppo_fx.envs import probes
 from reppo_fx.learner.scale_rules import (
     ReturnStatistics,
     TargetStatistics,
+    about,
     return_statistics,
     target_statistics,
 )
@@ -116,10 +117,11 @@ def test_the_rules_are_their_equations():
     wanted = (mean + 3.0 * np.sqrt(square - mean**2)) / 10.0
     assert float(rx.by_target(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
     spread = 3.0 * np.sqrt(square - mean**2)
-    assert float(rx.by_deviation(statistics, seen_twice, hp)) == pytest.approx(spread / 10.0)
-    assert float(rx.by_range(statistics, none, hp)) == pytest.approx(5.0)
-    wanted = (mean - 1.0 + spread) / 10.0  # 1 is the lowest of both
-    assert float(rx.by_range(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
+    for center, above in ((rx.at_mean, 0.0), (rx.at_lowest, mean - 1.0)):  # 1 is the lowest of both
+        relative = about(seen_twice, center(seen_twice))
+        given = float(rx.by_target(statistics, relative, hp))
+        assert given == pytest.approx((above + spread) / 10.0, rel=1e-5)
+        assert float(center(relative)) == pytest.approx(0.0, abs=1e-6)
     centers = [float(c(seen_twice)) for c in (rx.at_zero, rx.at_mean, rx.at_lowest)]
     assert centers == pytest.approx([0.0, mean, 1.0])
     wide = hp._replace(sigma=0.5)  # labels as wide as the support leave half of it
@@ -132,9 +134,9 @@ def test_values_that_are_all_alike_can_be_learned(rule, reward):
     """The label of the largest of them still has its mean there: no end of the support cuts it."""
     hp = HP._replace(v_min=-100.0, v_max=100.0, sigma=0.02, discount=0.98)
     inner = rx.categorical_value_function(101)
-    values = rx.scaled_value_function(
-        inner, getattr(rx, f"by_{rule}"), center=CENTERS.get(rule, rx.at_zero)
-    )
+    center = CENTERS.get(rule, rx.at_zero)
+    by = rx.by_target if rule in CENTERS else getattr(rx, f"by_{rule}")
+    values = rx.scaled_value_function(inner, by, center=center)
     state, target = values.init(hp, 2), jnp.full((8, 2), 50.0 * reward)
     paid = transitions(jnp.full((400, 2), reward), jnp.zeros((400, 2), bool))
     for _ in range(3):
@@ -167,7 +169,7 @@ def test_a_support_about_the_mean_holds_values_wherever_they_are():
     """Targets of 1000 ± 1 take the whole of it, and are read where they are; what is far from them is outside."""
     hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
     values = rx.scaled_value_function(
-        rx.categorical_value_function(101), rx.by_deviation, center=rx.at_mean
+        rx.categorical_value_function(101), rx.by_target, center=rx.at_mean
     )
     state, targets = values.init(hp, 2), 1000.0 + jnp.array([[-1.0, 1.0]] * 8)
     paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
@@ -194,7 +196,7 @@ def test_from_the_lowest_target_on_a_critic_that_knows_nothing_reads_the_worst(c
     """Whatever is added to all of them: the same unit, the same labels, and 0 read as the lowest so far."""
     hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
     values = rx.scaled_value_function(
-        rx.categorical_value_function(101), rx.by_range, center=rx.at_lowest
+        rx.categorical_value_function(101), rx.by_target, center=rx.at_lowest
     )
     state, targets = values.init(hp, 2), common + jnp.array([[0.0, 4.0]] * 8)
     paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
