@@ -7,7 +7,7 @@ from typing import Any
 
 import reppo_fx as rx
 from reppo_fx._errors import unknown_name
-from reppo_fx.training.presets import HasEpisodes, fit_to_episodes, settings_to_fit
+from reppo_fx.training.presets import FittedWorld, fit_to_world, settings_to_fit
 
 KEYS = ("num_envs", "num_steps", "num_minibatches", "num_epochs", "width")
 SIZES = {
@@ -70,7 +70,7 @@ def our_settings(preset: str, changes: Mapping[str, Any]) -> tuple[rx.Config, rx
 
 
 def settings_for(
-    world: HasEpisodes, preset: str, changes: Mapping[str, Any]
+    world: FittedWorld, preset: str, changes: Mapping[str, Any]
 ) -> tuple[rx.Config, rx.Hyperparameters]:
     """`our_settings` as the command line takes them: those that a preset fits to the task are, unless changed."""
-    return fit_to_episodes(world, *our_settings(preset, changes), settings_to_fit(preset, changes))
+    return fit_to_world(world, *our_settings(preset, changes), settings_to_fit(preset, changes))

@@ -119,7 +119,9 @@ def train_live(
     plan = _plan(task, config, hyperparameters, grid or {}, num_seeds, seed)
     plan.check()
     check_logs(logs)
-    to_fit = settings_to_fit(plan.preset, () if hyperparameters is None else ("discount",))
+    to_fit = settings_to_fit(
+        plan.preset, () if hyperparameters is None else Hyperparameters._fields
+    )
     folder = Path(out) if out is not None else None
     with (
         listening() as told,

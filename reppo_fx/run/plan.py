@@ -13,7 +13,7 @@ from .._errors import unknown_name
 from ..settings import Config, Hyperparameters, check_hyperparameters
 from ..sweeps.members import flatten_members, label_settings
 from ..sweeps.space import grid
-from ..training.presets import HasEpisodes, fit_to_episodes
+from ..training.presets import FittedWorld, fit_to_world
 
 Types = tuple[type, ...]
 # What a random key takes: more would wrap around, and two seeds would be one.
@@ -95,9 +95,9 @@ class Plan:
         config = dataclasses.replace(self.config, total_steps=total_steps, schedule_steps=schedule)
         return dataclasses.replace(self, config=config, evaluations=(*before, total))
 
-    def fitted(self, world: HasEpisodes, names: Collection[str]) -> Plan:
-        """The same run, with the settings in `names` as they fit the world's episodes."""
-        config, numbers = fit_to_episodes(world, self.config, self.hyperparameters, names)
+    def fitted(self, world: FittedWorld, names: Collection[str]) -> Plan:
+        """The same run, with the settings in `names` as they fit the world."""
+        config, numbers = fit_to_world(world, self.config, self.hyperparameters, names)
         return dataclasses.replace(self, config=config, hyperparameters=numbers)
 
     def to_json(self) -> dict[str, Any]:

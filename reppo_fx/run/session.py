@@ -85,7 +85,7 @@ def run_to_folder(
         on_evaluation: called with the `Progress` of every evaluation, for any other logger. Its `metrics` are
             NumPy arrays `[members]`, settings × seeds; its `state` is good until it returns. What it raises is
             shown in a sentence, and training goes on. `train_live` has an example.
-        to_fit: names of settings that are taken from the task's episodes, in place of the plan's own.
+        to_fit: names of settings that are taken from the task, in place of the plan's own.
 
     Returns:
         The curve and where everything is.

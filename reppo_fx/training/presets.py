@@ -32,8 +32,12 @@ need `v_min`, `v_max` or `reward_scale` of their own."""
 
 FITTED = "any"
 """The preset of the command line, which fits some of its settings to the task."""
-FITTED_SETTINGS = ("discount", "training_time_limit")
-"""These."""
+EPISODE_SETTINGS = ("discount", "training_time_limit")
+"""Those that fit its episodes."""
+DISCRETE_SETTINGS: dict[str, float] = {"initial_temperature": 0.8, "temperature_rate": 1.0}
+"""Those that fit discrete actions: a policy that stays random until values are right does not fall back."""
+FITTED_SETTINGS = (*EPISODE_SETTINGS, *DISCRETE_SETTINGS)
+"""All of them."""
 
 # What both small presets learn with.
 LEARNING: dict[str, float] = {
@@ -183,29 +187,31 @@ def preset(name: str, **config_changes: Any) -> tuple[Config, Hyperparameters]:
 
 
 @runtime_checkable
-class HasEpisodes(Protocol):
+class FittedWorld(Protocol):
     """A world, pure or not."""
 
     @property
     def episode_length(self) -> int | None: ...
+    @property
+    def num_actions(self) -> int | None: ...
 
 
 def settings_to_fit(preset: str, given: Collection[str]) -> set[str]:
-    """Those that a preset leaves to the task's episodes, but for what is given: none but of `FITTED`."""
+    """Those that a preset leaves to the task, but for what is given: none but of `FITTED`."""
     return set(FITTED_SETTINGS) - set(given) if preset == FITTED else set()
 
 
-def fit_to_episodes(
-    world: HasEpisodes,
-    config: Config,
-    hyperparameters: Hyperparameters,
-    names: Collection[str] = FITTED_SETTINGS,
+def fit_to_world(
+    world: FittedWorld, config: Config, hyperparameters: Hyperparameters, names: Collection[str]
 ) -> tuple[Config, Hyperparameters]:
-    """Settings with those of `names` as they fit a world's episodes: `horizon_discount`, `training_episode`.
+    """Settings with those of `names` as they fit a world.
+
+    Its episodes give `horizon_discount` and, where actions are continuous, `training_episode`; discrete actions
+    `DISCRETE_SETTINGS`, and whole episodes: what a few actions reach by chance, as in Acrobot, they reach late.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and
-            `config.episode_length` does not either, everything stays.
+            `config.episode_length` does not either, what would fit them stays.
         config: the static settings.
         hyperparameters: the others.
         names: of `FITTED_SETTINGS`.
@@ -213,22 +219,25 @@ def fit_to_episodes(
     Returns:
         `(config, hyperparameters)`.
     """
+    discrete = world.num_actions is not None
+    fitted = dict(DISCRETE_SETTINGS) if discrete else {}
     length = config.episode_length or world.episode_length
-    if length is None:
-        return config, hyperparameters
-    if "training_time_limit" in names:
-        config = dataclasses.replace(config, training_time_limit=training_episode(length))
-    if "discount" in names:
-        hyperparameters = hyperparameters._replace(discount=horizon_discount(length))
-    return config, hyperparameters
+    if length is not None:
+        fitted["discount"] = horizon_discount(length)
+        if "training_time_limit" in names and not discrete:
+            config = dataclasses.replace(config, training_time_limit=training_episode(length))
+    own = {name: value for name, value in fitted.items() if name in names}
+    return config, hyperparameters._replace(**own)
 
 
 def preset_for(
-    world: HasEpisodes, name: str = "any", **config_changes: Any
+    world: FittedWorld, name: str = FITTED, **config_changes: Any
 ) -> tuple[Config, Hyperparameters]:
     """A preset with what fits a world's episodes: `horizon_discount` and `training_episode` of their length.
 
-    The command line does the same with `--preset any` where `--discount` or `--training-time-limit` is not given.
+    Where actions are discrete, training episodes stay whole, and `"any"` has a higher first temperature, which
+    falls faster: 0.8 and rate 1 in place of 0.1 and 0.3. The command line does the same with `--preset any` for
+    all of these that are not given.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and `episode_length`
@@ -249,5 +258,6 @@ def preset_for(
     >>> config.training_time_limit
     50
     """
-    names = [setting for setting in FITTED_SETTINGS if setting not in config_changes]
-    return fit_to_episodes(world, *preset(name, **config_changes), names)
+    settings = FITTED_SETTINGS if name == FITTED else EPISODE_SETTINGS
+    names = set(settings) - set(config_changes)
+    return fit_to_world(world, *preset(name, **config_changes), names)

@@ -18,6 +18,7 @@ import pytest
 
 from reppo_fx import __main__ as entry
 from reppo_fx._errors import ReppoWarning
+from reppo_fx.envs import probes
 from reppo_fx.run import cli, load_policy, session, worlds
 from reppo_fx.run.stopping import no_interrupt_lost
 from reppo_fx.training.evaluate import evaluate_policy
@@ -525,3 +526,27 @@ def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
     train, plan = made[0]
     assert plan.hyperparameters.discount == discount
     assert plan.config.training_time_limit == train.config.training_time_limit == limit
+
+
+@pytest.mark.parametrize(
+    ("flags", "temperature"),
+    [
+        ([], (0.8, 1.0)),
+        (["--temperature-rate", "0.5"], (0.8, 0.5)),
+        (["--preset", "dmc"], (0.01, 1.0)),
+    ],
+)
+def test_the_preset_for_unknown_tasks_is_fitted_to_discrete_actions(
+    monkeypatch, flags, temperature
+):
+    made = []
+
+    def note(train, plan, *rest):
+        made.append(plan.hyperparameters)
+        raise ValueError("seen")
+
+    discrete = probes.bandit()._replace(episode_length=6)
+    monkeypatch.setattr(worlds, "make_world", lambda name, config: discrete)
+    monkeypatch.setattr(session, "new_run", note)
+    assert cli.main(["train", "probe", *flags]) != 0
+    assert (made[0].initial_temperature, made[0].temperature_rate) == temperature

@@ -174,6 +174,22 @@ def test_what_is_not_given_is_the_preset_for_any_task_as_it_fits_this_one(
         train_live("mine", out=tmp_path / "run", console=QUIET, **given)
 
 
+@pytest.mark.parametrize("given", [None, HP])
+def test_a_first_temperature_that_is_given_stays_where_actions_are_discrete(
+    monkeypatch, tmp_path, given
+):
+    def note(train, plan, *rest):
+        temperature = 0.8 if given is None else HP.initial_temperature
+        assert plan.hyperparameters.initial_temperature == temperature
+        raise ValueError("seen")
+
+    discrete = probes.bandit()._replace(episode_length=6)
+    monkeypatch.setattr("reppo_fx.run.worlds.make_world", lambda task, config: discrete)
+    monkeypatch.setattr(live, "new_run", note)
+    with pytest.raises(ValueError, match="seen"):
+        train_live("mine", out=tmp_path / "run", console=QUIET, hyperparameters=given)
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -12,7 +12,7 @@ import reppo_fx as rx
 from reppo_fx.envs import probes
 from reppo_fx.envs.base import Environment
 from reppo_fx.run.loop import compile_programs, run_loop
-from reppo_fx.training.presets import CLEANER
+from reppo_fx.training.presets import CLEANER, PRESETS
 
 from ..sizes import HP, TINY, first_quick, leaves_close, tiny
 
@@ -372,6 +372,13 @@ def test_a_preset_is_fitted_to_the_episodes_of_a_world():
     assert rx.preset_for(world, episode_length=50)[1].discount == 0.95
     assert rx.preset_for(world, "cpu")[1].discount == 0.975
     assert rx.preset_for(probes.constant_reward()) == rx.preset("any")
+
+
+def test_a_preset_for_any_task_is_fitted_to_discrete_actions():
+    world, (_, own) = probes.bandit()._replace(episode_length=None), rx.preset("any")
+    assert rx.preset_for(world)[1] == own._replace(initial_temperature=0.8, temperature_rate=1.0)
+    for name in sorted(set(PRESETS) - {"any"}):
+        assert rx.preset_for(world, name) == rx.preset(name)
 
 
 def test_training_episodes_are_of_horizons_and_no_longer_than_the_tasks():
