@@ -181,6 +181,8 @@ class Hyperparameters(NamedTuple):
         temperature_rate: the learning rate of `log α` is this many times `learning_rate`. Small values keep the
             entropy up for longer: at rate 1, log α falls by up to a learning rate in every gradient step.
         multiplier_rate: the same of `log β`.
+        min_temperature: α stays at least this, scaled reward per nat, whatever the entropy: below the critic's error
+            a policy follows that error, and comes loose where all values are alike. 0 for no bound.
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.
@@ -211,6 +213,7 @@ class Hyperparameters(NamedTuple):
     initial_multiplier: Value = 0.01
     temperature_rate: Value = 1.0
     multiplier_rate: Value = 1.0
+    min_temperature: Value = 0.0
     aux_weight: Value = 1.0
     v_min: Value = 0.0
     v_max: Value = 150.0

@@ -16,6 +16,9 @@ from ..settings import Config, Hyperparameters
 # Changes no number (its root is far below Adam's own 1e-8), but keeps the root's derivative at zero finite.
 EPSILON_OF_ROOT = 1e-37
 
+# Bounds nothing, and has a logarithm that can be differentiated.
+NO_TEMPERATURE = 1e-30
+
 
 class SkipState(NamedTuple):
     """The inner optimizer's state, and how many updates were dropped."""
@@ -119,6 +122,17 @@ def scale_dual_updates(updates: DualParams, hyperparameters: Hyperparameters) ->
         updates.log_temperature * hyperparameters.temperature_rate,
         updates.log_multiplier * hyperparameters.multiplier_rate,
     )
+
+
+def bound_duals(params: DualParams, hyperparameters: Hyperparameters) -> DualParams:
+    """`α ≥ min_temperature`.
+
+    >>> params = DualParams(jnp.log(0.01), jnp.log(0.01))
+    >>> jnp.exp(bound_duals(params, Hyperparameters(min_temperature=0.05)).log_temperature).round(3)
+    Array(0.05, dtype=float32)
+    """
+    lowest = jnp.log(jnp.maximum(jnp.asarray(hyperparameters.min_temperature), NO_TEMPERATURE))
+    return params._replace(log_temperature=jnp.maximum(params.log_temperature, lowest))
 
 
 def _adam(hyperparameters: Hyperparameters, config: Config) -> optax.GradientTransformation:

@@ -15,7 +15,7 @@ from .batch import Batch, flatten_batch
 from .method import Constraint, Method, Multipliers
 from .networks import ActorNetwork, CriticNetwork, Networks
 from .objectives import ActorTerms
-from .optimizers import make_dual_optimizer
+from .optimizers import bound_duals, make_dual_optimizer
 from .state import LearnerState, TrainState, key_streams
 
 
@@ -123,6 +123,8 @@ def policy_step(
     target_entropy = method.distribution.target_entropy(hp, batch.old_policy)
     constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
+    duals = learner.duals._replace(params=bound_duals(learner.duals.params, hp))
+    learner = learner._replace(duals=duals)
     metrics = {
         "actor_loss": loss,
         "kl": jnp.mean(terms.kl),

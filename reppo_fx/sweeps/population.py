@@ -44,6 +44,7 @@ MAY_EVOLVE = (
     "sigma",
     "temperature_rate",
     "multiplier_rate",
+    "min_temperature",
     "exploration_noise_min",
     "exploration_noise_max",
     "exploration_base",

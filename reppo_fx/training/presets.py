@@ -83,6 +83,8 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
             entropy_target=0.0,
             initial_temperature=0.1,
             temperature_rate=0.3,
+            # Below the critic's error, policies follow that error where all values are alike, and come loose.
+            min_temperature=0.05,
             v_min=-100.0,
             v_max=100.0,
             # Wide: sparse rewards are found by it (benchmarks/README.md, what was tried for unknown tasks).

@@ -35,6 +35,21 @@ def test_weight_decay_touches_weights_and_no_multiplier(dual_optimizer):
     np.testing.assert_allclose(after.learner.duals.multiplier, 0.7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dual_optimizer", ["actor", "own"])
+@pytest.mark.once
+def test_a_temperature_falls_no_lower_than_it_may(dual_optimizer):
+    """An entropy far above its target draws α down until it is at the bound, and one below it still raises α."""
+    train = rx.make_train(probes.match_observation(), tiny(dual_optimizer=dual_optimizer))
+    last = jax.jit(lambda hp: train(jax.random.key(0), hp)[0].learner.duals.temperature)
+    hp = HP._replace(initial_temperature=0.1, temperature_rate=30.0)
+    free = hp._replace(entropy_target=50.0)
+    assert float(last(free)) < 0.09
+    np.testing.assert_allclose(last(free._replace(min_temperature=0.09)), 0.09, rtol=1e-5)
+    wanted = hp._replace(entropy_target=-50.0)
+    assert float(last(wanted)) > 0.11
+    assert float(last(wanted._replace(min_temperature=0.09))) == float(last(wanted))
+
+
 @pytest.mark.once
 def test_adamw_of_a_user_leaves_multipliers_where_their_gradients_put_them():
     config = tiny(dual_optimizer="actor")

@@ -12,10 +12,10 @@ from reppo_fx.envs import probes
 
 from ..sizes import HP, first_quick, tiny
 
-# Of discrete actions, and of instances that act with a wider policy.
+# Of discrete actions, of instances that act with a wider policy, and a bound that nothing is at.
 ELSEWHERE = {
     *("entropy_share", "exploration_noise_min", "exploration_noise_max", "exploration_base"),
-    *("min_trace_weight", "noise_correlation", "exploration_density"),
+    *("min_trace_weight", "noise_correlation", "exploration_density", "min_temperature"),
 }
 SETTINGS = {
     "cleaner": {},
