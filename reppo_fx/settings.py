@@ -181,8 +181,8 @@ class Hyperparameters(NamedTuple):
         temperature_rate: the learning rate of `log α` is this many times `learning_rate`. Small values keep the
             entropy up for longer: at rate 1, log α falls by up to a learning rate in every gradient step.
         multiplier_rate: the same of `log β`.
-        min_temperature: α stays at least this, scaled reward per nat, whatever the entropy: below the critic's error
-            a policy follows that error, and comes loose where all values are alike. 0 for no bound.
+        min_temperature: α stays at least this, scaled reward per nat, whatever the entropy: below the critic's
+            error a policy follows that error, and comes loose where all values are alike. 0 for no bound.
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.
