@@ -47,8 +47,8 @@ RULES: dict[str, Rule] = {
     "min_trace_weight": _FRACTION,
     "variance_floor": _POSITIVE,
 }
-# Of each pair the first must be below the second.
-ORDERED = (("v_min", "v_max"),)
+# Of each pair the first must be so against the second.
+ORDERED = (("v_min", "below", "v_max"), ("min_temperature", "at most", "initial_temperature"))
 
 
 def check_ranges(values: Mapping[str, object]) -> None:
@@ -67,10 +67,10 @@ def check_ranges(values: Mapping[str, object]) -> None:
         if numbers is not None:
             for rule in (_FINITE, RULES.get(name, _FINITE)):
                 _require(rule, name, values[name], numbers)
-    for low, high in ORDERED:
+    for low, order, high in ORDERED:
         first, second = known.get(low), known.get(high)
         if first is not None and second is not None:
-            _require_order(low, first, high, second)
+            _require_order(low, first, order, high, second)
 
 
 def as_numbers(name: str, value: object) -> Numbers | None:
@@ -162,9 +162,9 @@ def _require(rule: Rule, name: str, value: object, numbers: Numbers) -> None:
     raise ValueError(f"{_label(name, place)} is {given}{seen}; {sentence}.")
 
 
-def _require_order(low: str, first: Numbers, high: str, second: Numbers) -> None:
+def _require_order(low: str, first: Numbers, order: str, high: str, second: Numbers) -> None:
     try:
-        wrong = np.argwhere(first >= second)
+        wrong = np.argwhere(first >= second if order == "below" else first > second)
     except ValueError:
         raise ValueError(
             f"{low} has shape {list(first.shape)} and {high} has shape {list(second.shape)}; "
@@ -178,7 +178,7 @@ def _require_order(low: str, first: Numbers, high: str, second: Numbers) -> None
         f"{_label(name, place if numbers.ndim else ())} is {np.broadcast_to(numbers, shape)[place]}"
         for name, numbers in ((low, first), (high, second))
     ]
-    raise ValueError(f"{' and '.join(given)}; {low} must be below {high}.")
+    raise ValueError(f"{' and '.join(given)}; {low} must be {order} {high}.")
 
 
 def _label(name: str, place: tuple[int, ...]) -> str:

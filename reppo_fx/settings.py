@@ -182,7 +182,7 @@ class Hyperparameters(NamedTuple):
             entropy up for longer: at rate 1, log α falls by up to a learning rate in every gradient step.
         multiplier_rate: the same of `log β`.
         min_temperature: α stays at least this, scaled reward per nat, whatever the entropy: below the critic's
-            error a policy follows that error, and comes loose where all values are alike. 0 for no bound.
+            error a policy follows that error, and comes loose where all values are alike. At most α₀; 0 for none.
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.

@@ -141,6 +141,10 @@ def test_bounds_of_any_number_type(make, unchecked_annotations):
         ({"v_min": rx.uniform(-10.0, 200.0)}, "v_max 150.0 cannot go together"),
         ({"v_min": 0.0, "v_max": rx.uniform(-1.0, 1.0)}, "v_min is 0.0 and v_max is -1.0"),
         ({"v_min": 5.0, "v_max": 5.0}, "v_min must be below v_max"),
+        (
+            {"initial_temperature": rx.log_uniform(0.001, 0.1), "min_temperature": 0.05},
+            "min_temperature must be at most initial_temperature",
+        ),
     ],
 )
 def test_no_draw_can_have_its_ends_the_wrong_way_round(distributions, message):
@@ -151,6 +155,8 @@ def test_no_draw_can_have_its_ends_the_wrong_way_round(distributions, message):
 def test_ends_that_can_go_together_are_drawn():
     drawn = rx.sample(KEY, 50, v_min=rx.uniform(200.0, 300.0), v_max=rx.uniform(301.0, 400.0))
     assert (drawn.v_min < drawn.v_max).all()
+    drawn = rx.sample(KEY, 5, min_temperature=0.1, initial_temperature=0.1)
+    assert (drawn.min_temperature == drawn.initial_temperature).all()
     base = rx.sample(KEY, 3, v_min=rx.uniform(-2.0, -1.0))
     assert rx.sample(KEY, 3, base, discount=0.5).v_min.tolist() == base.v_min.tolist()
 

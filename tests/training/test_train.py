@@ -332,6 +332,10 @@ def test_bad_static_settings_get_a_sentence(changes, sentence):
         ({"discount": 1.1}, r"discount is 1.1; it must be in \[0, 1\]"),
         ({"trace_decay": -0.1}, "trace_decay is -0.1"),
         ({"v_min": 5.0, "v_max": 5.0}, "v_min is 5.0 and v_max is 5.0; v_min must be below v_max"),
+        (
+            {"min_temperature": 0.02},
+            "is 0.01.*; min_temperature must be at most initial_temperature",
+        ),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
         ({"kl_target": float("nan")}, "kl_target is nan; it must be finite"),
     ],
