@@ -183,7 +183,8 @@ def test_population_names_what_is_wrong(train, changes, message):
 
 def test_every_hyperparameter_is_said_to_evolve_or_why_not(train):
     assert sorted((*MAY_EVOLVE, *FIXED_IN_A_RUN)) == sorted(rx.Hyperparameters._fields)
-    rx.make_population(train, {name: rx.uniform(0.1, 0.2) for name in MAY_EVOLVE}, num_members=4)
+    space = {name: rx.uniform(0.1, 0.2) for name in MAY_EVOLVE}
+    rx.make_population(train, space, num_members=4, base=HP._replace(initial_temperature=0.2))
 
 
 def test_a_copy_is_checked_like_a_population(train):
