@@ -128,8 +128,9 @@ def bound_duals(params: DualParams, hyperparameters: Hyperparameters) -> DualPar
     """`α ≥ min_temperature`.
 
     >>> params = DualParams(jnp.log(0.01), jnp.log(0.01))
-    >>> jnp.exp(bound_duals(params, Hyperparameters(min_temperature=0.05)).log_temperature).round(3)
-    Array(0.05, dtype=float32)
+    >>> bounded = bound_duals(params, Hyperparameters(min_temperature=0.05))
+    >>> print(f"{jnp.exp(bounded.log_temperature):.3f}, {jnp.exp(bounded.log_multiplier):.3f}")
+    0.050, 0.010
     """
     lowest = jnp.log(jnp.maximum(jnp.asarray(hyperparameters.min_temperature), NO_TEMPERATURE))
     return params._replace(log_temperature=jnp.maximum(params.log_temperature, lowest))
