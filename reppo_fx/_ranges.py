@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 Numbers = Float[np.ndarray, "..."]
 Rule = tuple[Callable[[Numbers], "np.ndarray"], str]
+Order = tuple[Callable[[Numbers, Numbers], "np.ndarray"], str]
 
 _FINITE: Rule = (np.isfinite, "it must be finite")
 _POSITIVE: Rule = (lambda x: x > 0, "it must be positive")
@@ -47,8 +48,13 @@ RULES: dict[str, Rule] = {
     "min_trace_weight": _FRACTION,
     "variance_floor": _POSITIVE,
 }
-# Of each pair the first must be so against the second.
-ORDERED = (("v_min", "below", "v_max"), ("min_temperature", "at most", "initial_temperature"))
+_BELOW: Order = (np.less, "below")
+_AT_MOST: Order = (np.less_equal, "at most")
+# How the first of a pair must be against the second.
+ORDERED = {
+    ("v_min", "v_max"): _BELOW,
+    ("min_temperature", "initial_temperature"): _AT_MOST,
+}
 
 
 def check_ranges(values: Mapping[str, object]) -> None:
@@ -67,10 +73,10 @@ def check_ranges(values: Mapping[str, object]) -> None:
         if numbers is not None:
             for rule in (_FINITE, RULES.get(name, _FINITE)):
                 _require(rule, name, values[name], numbers)
-    for low, order, high in ORDERED:
+    for (low, high), order in ORDERED.items():
         first, second = known.get(low), known.get(high)
         if first is not None and second is not None:
-            _require_order(low, first, order, high, second)
+            _require_order(order, low, first, high, second)
 
 
 def as_numbers(name: str, value: object) -> Numbers | None:
@@ -162,9 +168,10 @@ def _require(rule: Rule, name: str, value: object, numbers: Numbers) -> None:
     raise ValueError(f"{_label(name, place)} is {given}{seen}; {sentence}.")
 
 
-def _require_order(low: str, first: Numbers, order: str, high: str, second: Numbers) -> None:
+def _require_order(order: Order, low: str, first: Numbers, high: str, second: Numbers) -> None:
+    holds, word = order
     try:
-        wrong = np.argwhere(first >= second if order == "below" else first > second)
+        wrong = np.argwhere(~holds(first, second))
     except ValueError:
         raise ValueError(
             f"{low} has shape {list(first.shape)} and {high} has shape {list(second.shape)}; "
@@ -178,7 +185,7 @@ def _require_order(low: str, first: Numbers, order: str, high: str, second: Numb
         f"{_label(name, place if numbers.ndim else ())} is {np.broadcast_to(numbers, shape)[place]}"
         for name, numbers in ((low, first), (high, second))
     ]
-    raise ValueError(f"{' and '.join(given)}; {low} must be {order} {high}.")
+    raise ValueError(f"{' and '.join(given)}; {low} must be {word} {high}.")
 
 
 def _label(name: str, place: tuple[int, ...]) -> str:

@@ -10,12 +10,11 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from .._trees import all_finite
-from ..ops import DualParams
+from ..ops import DualParams, Duals
 from ..settings import Config, Hyperparameters
 
 # Changes no number (its root is far below Adam's own 1e-8), but keeps the root's derivative at zero finite.
 EPSILON_OF_ROOT = 1e-37
-
 # Bounds nothing, and has a logarithm that can be differentiated.
 NO_TEMPERATURE = 1e-30
 
@@ -124,16 +123,17 @@ def scale_dual_updates(updates: DualParams, hyperparameters: Hyperparameters) ->
     )
 
 
-def bound_duals(params: DualParams, hyperparameters: Hyperparameters) -> DualParams:
+def bound_duals(duals: Duals, hyperparameters: Hyperparameters) -> Duals:
     """`α ≥ min_temperature`.
 
-    >>> params = DualParams(jnp.log(0.01), jnp.log(0.01))
-    >>> bounded = bound_duals(params, Hyperparameters(min_temperature=0.05))
-    >>> print(f"{jnp.exp(bounded.log_temperature):.3f}, {jnp.exp(bounded.log_multiplier):.3f}")
-    0.050, 0.010
+    >>> from reppo_fx.ops import dual_init
+    >>> duals = bound_duals(dual_init(0.01, 0.02), Hyperparameters(min_temperature=0.05))
+    >>> print(f"{duals.temperature:.3f}, {duals.multiplier:.3f}")
+    0.050, 0.020
     """
     lowest = jnp.log(jnp.maximum(jnp.asarray(hyperparameters.min_temperature), NO_TEMPERATURE))
-    return params._replace(log_temperature=jnp.maximum(params.log_temperature, lowest))
+    log_temperature = jnp.maximum(duals.params.log_temperature, lowest)
+    return duals._replace(params=duals.params._replace(log_temperature=log_temperature))
 
 
 def _adam(hyperparameters: Hyperparameters, config: Config) -> optax.GradientTransformation:

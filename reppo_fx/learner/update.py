@@ -123,8 +123,7 @@ def policy_step(
     target_entropy = method.distribution.target_entropy(hp, batch.old_policy)
     constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
-    duals = learner.duals._replace(params=bound_duals(learner.duals.params, hp))
-    learner = learner._replace(duals=duals)
+    learner = learner._replace(duals=bound_duals(learner.duals, hp))
     metrics = {
         "actor_loss": loss,
         "kl": jnp.mean(terms.kl),

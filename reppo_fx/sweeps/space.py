@@ -241,7 +241,7 @@ def check_distributions(
     for name, values in ends.items():
         for value in values:
             check_ranges({name: value})
-    for low, _, high in ORDERED:
+    for low, high in ORDERED:
         if low not in ends and high not in ends:
             continue  # both from the base, which has been checked
         first, second = (
