@@ -63,57 +63,75 @@ def tanh_normal(
     _check_range(action_size, factors, limit)
     log_volume = math.fsum(map(math.log, factors))
 
-    def policy(outputs: Array, hp: Hyperparameters) -> TanhNormal:
-        mean, log_std = jnp.split(outputs, 2, axis=-1)
-        return TanhNormal(mean, jnp.exp(log_std) + hp.min_std)
-
-    def range_of(x: Array) -> Array | float:
-        """`c` for the ops, which leave it out where it is 1."""
-        return 1.0 if set(factors) == {1.0} else jnp.asarray(factors, x.dtype)
-
-    def sample(key: Array, policy: TanhNormal) -> PolicySample:
-        action, latent, log_prob = tanh_normal_sample(key, *policy, scale=range_of(policy.mean))
-        return PolicySample(action, log_prob, latent)
-
-    def log_prob(policy: TanhNormal, action: Array, latent: Array | None = None) -> Array:
-        known = {"action": action} if latent is None else {"pre_tanh": latent}
-        return tanh_normal_log_prob(*policy, **known, scale=range_of(policy.mean))
-
-    def entropy(key: Array, policy: TanhNormal, num_samples: int) -> Array:
-        return tanh_normal_entropy(
-            key, *policy, num_samples=num_samples, scale=range_of(policy.mean)
-        )
-
-    def kl_sampled(
-        key: Array, old: TanhNormal, new: TanhNormal, *, num_samples: int, clip: float | None = None
-    ) -> Array:
-        return tanh_normal_kl_sampled(key, *old, *new, num_samples=num_samples, clip=clip)
-
-    def to_environment(action: Array) -> Array:
-        largest = limit * jnp.asarray(factors, action.dtype)
-        return jnp.clip(action, -largest, largest)
-
-    def widen(policy: TanhNormal, scales: Callable[[int], Array]) -> TanhNormal:
-        return policy._replace(std=policy.std * scales(policy.std.shape[-2])[:, None])
-
-    def from_normals(policy: TanhNormal, normals: Array) -> Array:
-        return range_of(policy.mean) * jnp.tanh(policy.mean + policy.std * normals)
-
+    box = _Box(factors, limit)
     return Distribution(
         num_outputs=2 * action_size,
-        policy=policy,
-        sample=sample,
-        log_prob=log_prob,
+        policy=_policy,
+        sample=box.sample,
+        log_prob=box.log_prob,
         kl=lambda old, new: tanh_normal_kl(*old, *new),
-        kl_sampled=kl_sampled,
-        entropy=entropy,
-        mode=lambda policy: tanh_normal_mode(policy.mean, range_of(policy.mean)),
-        to_environment=to_environment,
+        kl_sampled=_kl_sampled,
+        entropy=box.entropy,
+        mode=box.mode,
+        to_environment=box.to_environment,
         target_entropy=lambda hp, policy: log_volume - hp.entropy_target * action_size,
-        widen=widen,
+        widen=_widen,
         num_normals=action_size,
-        from_normals=from_normals,
+        from_normals=box.from_normals,
     )
+
+
+def _policy(outputs: Array, hp: Hyperparameters) -> TanhNormal:
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
+    return TanhNormal(mean, jnp.exp(log_std) + hp.min_std)
+
+
+def _kl_sampled(
+    key: Array, old: TanhNormal, new: TanhNormal, *, num_samples: int, clip: float | None = None
+) -> Array:
+    return tanh_normal_kl_sampled(key, *old, *new, num_samples=num_samples, clip=clip)
+
+
+def _widen(policy: TanhNormal, scales: Callable[[int], Array]) -> TanhNormal:
+    return policy._replace(std=policy.std * scales(policy.std.shape[-2])[:, None])
+
+
+class _Box(NamedTuple):
+    """What depends on the range of actions.
+
+    Attributes:
+        factors: `c`, of each entry.
+        limit: the environment gets actions clipped to this share of it.
+    """
+
+    factors: tuple[float, ...]
+    limit: float
+
+    def scale(self, like: Array) -> Array | float:
+        """`c` for the ops, which leave it out where it is 1."""
+        return 1.0 if set(self.factors) == {1.0} else jnp.asarray(self.factors, like.dtype)
+
+    def sample(self, key: Array, policy: TanhNormal) -> PolicySample:
+        draw = tanh_normal_sample(key, *policy, scale=self.scale(policy.mean))
+        return PolicySample(draw.action, draw.log_prob, draw.pre_tanh)
+
+    def log_prob(self, policy: TanhNormal, action: Array, latent: Array | None = None) -> Array:
+        known = {"action": action} if latent is None else {"pre_tanh": latent}
+        return tanh_normal_log_prob(*policy, **known, scale=self.scale(policy.mean))
+
+    def entropy(self, key: Array, policy: TanhNormal, num_samples: int) -> Array:
+        scale = self.scale(policy.mean)
+        return tanh_normal_entropy(key, *policy, num_samples=num_samples, scale=scale)
+
+    def mode(self, policy: TanhNormal) -> Array:
+        return tanh_normal_mode(policy.mean, self.scale(policy.mean))
+
+    def to_environment(self, action: Array) -> Array:
+        largest = self.limit * jnp.asarray(self.factors, action.dtype)
+        return jnp.clip(action, -largest, largest)
+
+    def from_normals(self, policy: TanhNormal, normals: Array) -> Array:
+        return self.scale(policy.mean) * jnp.tanh(policy.mean + policy.std * normals)
 
 
 def _check_range(action_size: int, factors: tuple[float, ...], limit: float) -> None:
