@@ -36,8 +36,11 @@ EPISODE_SETTINGS = ("discount", "training_time_limit")
 """Those that fit its episodes."""
 DISCRETE_SETTINGS: dict[str, float] = {"initial_temperature": 0.8, "temperature_rate": 1.0}
 """Those that fit discrete actions: a policy that stays random until values are right does not fall back."""
-FITTED_SETTINGS = (*EPISODE_SETTINGS, *DISCRETE_SETTINGS)
+FITTED_SETTINGS = (*EPISODE_SETTINGS, *DISCRETE_SETTINGS, "min_temperature")
 """All of them."""
+
+MIN_TEMPERATURE = 0.05
+"""Of `FITTED`, for all dimensions of an action together."""
 
 # What both small presets learn with.
 LEARNING: dict[str, float] = {
@@ -84,7 +87,7 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
             initial_temperature=0.1,
             temperature_rate=0.3,
             # Below the critic's error, policies follow that error where all values are alike, and come loose.
-            min_temperature=0.05,
+            min_temperature=MIN_TEMPERATURE,
             v_min=-100.0,
             v_max=100.0,
             # Wide: sparse rewards are found by it (benchmarks/README.md, what was tried for unknown tasks).
@@ -196,6 +199,8 @@ class FittedWorld(Protocol):
     def episode_length(self) -> int | None: ...
     @property
     def num_actions(self) -> int | None: ...
+    @property
+    def action_size(self) -> int: ...
 
 
 def settings_to_fit(preset: str, given: Collection[str]) -> set[str]:
@@ -210,6 +215,8 @@ def fit_to_world(
 
     Its episodes give `horizon_discount` and, where actions are continuous, `training_episode`; discrete actions
     `DISCRETE_SETTINGS`, and whole episodes: what a few actions reach by chance, as in Acrobot, they reach late.
+    The `d` dimensions of a continuous one share `MIN_TEMPERATURE`: a policy `exp(Q / α)` loses `α / 2` of its value
+    in each of them (`Q` quadratic), so the same bound for every task would take more from a robot than from a pole.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and
@@ -222,7 +229,8 @@ def fit_to_world(
         `(config, hyperparameters)`.
     """
     discrete = world.num_actions is not None
-    fitted = dict(DISCRETE_SETTINGS) if discrete else {}
+    shared = {"min_temperature": MIN_TEMPERATURE / world.action_size}
+    fitted = dict(DISCRETE_SETTINGS) if discrete else shared
     length = config.episode_length or world.episode_length
     if length is not None:
         fitted["discount"] = horizon_discount(length)
@@ -237,9 +245,10 @@ def preset_for(
 ) -> tuple[Config, Hyperparameters]:
     """A preset with what fits a world's episodes: `horizon_discount` and `training_episode` of their length.
 
-    Where actions are discrete, training episodes stay whole, and `"any"` has a higher first temperature, which
-    falls faster: 0.8 and rate 1 in place of 0.1 and 0.3. The command line does the same with `--preset any` for
-    all of these that are not given.
+    `"any"` is fitted to its actions, too. The dimensions of a continuous one share the bound under the temperature,
+    `0.05 / d`. Where they are discrete, training episodes stay whole, and the first temperature is higher and falls
+    faster: 0.8 and rate 1 in place of 0.1 and 0.3. The command line does the same with `--preset any` for all of
+    these that are not given.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and `episode_length`

@@ -529,6 +529,26 @@ def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
 
 
 @pytest.mark.parametrize(
+    ("flags", "lowest"),
+    [([], 0.01), (["--min-temperature", "0.05"], 0.05), (["--preset", "cpu"], 0)],
+)
+def test_the_bound_under_the_temperature_is_fitted_to_the_size_of_actions(
+    monkeypatch, flags, lowest
+):
+    made = []
+
+    def note(train, plan, *rest):
+        made.append(plan.hyperparameters)
+        raise ValueError("seen")
+
+    wide = probes.match_observation()._replace(action_size=5, episode_length=6)
+    monkeypatch.setattr(worlds, "make_world", lambda name, config: wide)
+    monkeypatch.setattr(session, "new_run", note)
+    assert cli.main(["train", "probe", *flags]) != 0
+    assert made[0].min_temperature == lowest
+
+
+@pytest.mark.parametrize(
     ("flags", "temperature"),
     [
         ([], (0.8, 1.0)),
