@@ -530,7 +530,7 @@ def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
 
 @pytest.mark.parametrize(
     ("flags", "lowest"),
-    [([], 0.01), (["--min-temperature", "0.05"], 0.05), (["--preset", "cpu"], 0)],
+    [([], 0.02), (["--min-temperature", "0.05"], 0.05), (["--preset", "cpu"], 0)],
 )
 def test_the_bound_under_the_temperature_is_fitted_to_the_size_of_actions(
     monkeypatch, flags, lowest
