@@ -164,8 +164,8 @@ def _require(rule: Rule, name: str, value: object, numbers: Numbers) -> None:
         return
     place = tuple(int(index) for index in wrong[0])
     given = np.asarray(value)[place]
-    seen = "" if not holds(np.asarray(given, float)) else f", {numbers[place]} in {numbers.dtype}"
-    raise ValueError(f"{_label(name, place)} is {given}{seen}; {sentence}.")
+    seen = "" if not holds(np.asarray(given, float)) else f", {numbers[place]!s} in {numbers.dtype}"
+    raise ValueError(f"{_label(name, place)} is {given!s}{seen}; {sentence}.")
 
 
 def _require_order(order: Order, low: str, first: Numbers, high: str, second: Numbers) -> None:
@@ -182,7 +182,7 @@ def _require_order(order: Order, low: str, first: Numbers, high: str, second: Nu
     place = tuple(int(index) for index in wrong[0])
     shape = np.broadcast_shapes(first.shape, second.shape)
     given = [
-        f"{_label(name, place if numbers.ndim else ())} is {np.broadcast_to(numbers, shape)[place]}"
+        f"{_label(name, place if numbers.ndim else ())} is {np.broadcast_to(numbers, shape)[place]!s}"
         for name, numbers in ((low, first), (high, second))
     ]
     raise ValueError(f"{' and '.join(given)}; {low} must be {word} {high}.")

@@ -96,9 +96,15 @@ class Plan:
         return dataclasses.replace(self, config=config, evaluations=(*before, total))
 
     def fitted(self, world: FittedWorld, names: Collection[str]) -> Plan:
-        """The same run, with the settings in `names` as they fit the world."""
+        """The same run, with the settings in `names` as they fit the world.
+
+        Raises:
+            ValueError: where they do not go with what is given.
+        """
         config, numbers = fit_to_world(world, self.config, self.hyperparameters, names)
-        return dataclasses.replace(self, config=config, hyperparameters=numbers)
+        plan = dataclasses.replace(self, config=config, hyperparameters=numbers)
+        plan.check()
+        return plan
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -570,3 +570,15 @@ def test_the_preset_for_unknown_tasks_is_fitted_to_discrete_actions(
     monkeypatch.setattr(session, "new_run", note)
     assert cli.main(["train", "probe", *flags]) != 0
     assert (made[0].initial_temperature, made[0].temperature_rate) == temperature
+
+
+def test_what_is_given_and_does_not_go_with_what_is_fitted_is_refused_before_anything_is_written(
+    monkeypatch, tmp_path, capsys
+):
+    discrete = probes.bandit()._replace(episode_length=6)
+    monkeypatch.setattr(worlds, "make_world", lambda name, config: discrete)
+    out = tmp_path / "run"
+    given = ["train", "probe", "--initial-temperature", "0.15", "--out", str(out)]
+    assert cli.main(given) == 2
+    assert "min_temperature is 0.2 and initial_temperature is 0.15;" in capsys.readouterr().err
+    assert not out.exists()

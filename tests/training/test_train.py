@@ -334,7 +334,7 @@ def test_bad_static_settings_get_a_sentence(changes, sentence):
         ({"v_min": 5.0, "v_max": 5.0}, "v_min is 5.0 and v_max is 5.0; v_min must be below v_max"),
         (
             {"min_temperature": 0.02},
-            "is 0.01.*; min_temperature must be at most initial_temperature",
+            "min_temperature is 0.02 and initial_temperature is 0.01; min_temperature must be at most",
         ),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be positive"),
         ({"kl_target": float("nan")}, "kl_target is nan; it must be finite"),
