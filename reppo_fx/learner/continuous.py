@@ -62,7 +62,6 @@ def tanh_normal(
     factors = (float(scale),) * action_size if isinstance(scale, int | float) else tuple(scale)
     _check_range(action_size, factors, limit)
     log_volume = math.fsum(map(math.log, factors))
-
     box = _Box(factors, limit)
     return Distribution(
         num_outputs=2 * action_size,

@@ -499,6 +499,25 @@ def test_a_run_of_the_largest_seed(probe_task, run, capsys):
     assert np.all([float(value) <= 6.0 for value in printed_returns(capsys)])
 
 
+@pytest.fixture
+def planned(monkeypatch):
+    """What is to be trained in a world with these flags, as it is where the run would begin."""
+
+    def plan_for(world, *flags):
+        made = []
+
+        def note(train, plan, *rest):
+            made.append((train, plan))
+            raise ValueError("seen")
+
+        monkeypatch.setattr(worlds, "make_world", lambda name, config: world)
+        monkeypatch.setattr(session, "new_run", note)
+        assert cli.main(["train", "probe", *flags]) != 0
+        return made[0]
+
+    return plan_for
+
+
 @pytest.mark.parametrize(
     ("flags", "discount", "limit"),
     [
@@ -512,18 +531,8 @@ def test_a_run_of_the_largest_seed(probe_task, run, capsys):
         (["--preset", "cpu"], 0.98, None),
     ],
 )
-def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
-    probe_task, monkeypatch, flags, discount, limit
-):
-    made = []
-
-    def note(train, plan, *rest):
-        made.append((train, plan))
-        raise ValueError("seen")
-
-    monkeypatch.setattr(session, "new_run", note)
-    assert cli.main(["train", "probe", *flags]) != 0
-    train, plan = made[0]
+def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(planned, flags, discount, limit):
+    train, plan = planned(probes.match_observation()._replace(episode_length=6), *flags)
     assert plan.hyperparameters.discount == discount
     assert plan.config.training_time_limit == train.config.training_time_limit == limit
 
@@ -532,20 +541,9 @@ def test_the_preset_for_unknown_tasks_is_fitted_to_their_episodes(
     ("flags", "lowest"),
     [([], 0.02), (["--min-temperature", "0.05"], 0.05), (["--preset", "cpu"], 0)],
 )
-def test_the_bound_under_the_temperature_is_fitted_to_the_size_of_actions(
-    monkeypatch, flags, lowest
-):
-    made = []
-
-    def note(train, plan, *rest):
-        made.append(plan.hyperparameters)
-        raise ValueError("seen")
-
+def test_the_bound_under_the_temperature_is_fitted_to_the_size_of_actions(planned, flags, lowest):
     wide = probes.match_observation()._replace(action_size=5, episode_length=6)
-    monkeypatch.setattr(worlds, "make_world", lambda name, config: wide)
-    monkeypatch.setattr(session, "new_run", note)
-    assert cli.main(["train", "probe", *flags]) != 0
-    assert made[0].min_temperature == lowest
+    assert planned(wide, *flags)[1].hyperparameters.min_temperature == lowest
 
 
 @pytest.mark.parametrize(
@@ -556,20 +554,10 @@ def test_the_bound_under_the_temperature_is_fitted_to_the_size_of_actions(
         (["--preset", "dmc"], (0.01, 1.0)),
     ],
 )
-def test_the_preset_for_unknown_tasks_is_fitted_to_discrete_actions(
-    monkeypatch, flags, temperature
-):
-    made = []
-
-    def note(train, plan, *rest):
-        made.append(plan.hyperparameters)
-        raise ValueError("seen")
-
-    discrete = probes.bandit()._replace(episode_length=6)
-    monkeypatch.setattr(worlds, "make_world", lambda name, config: discrete)
-    monkeypatch.setattr(session, "new_run", note)
-    assert cli.main(["train", "probe", *flags]) != 0
-    assert (made[0].initial_temperature, made[0].temperature_rate) == temperature
+def test_the_preset_for_unknown_tasks_is_fitted_to_discrete_actions(planned, flags, temperature):
+    _, plan = planned(probes.bandit()._replace(episode_length=6), *flags)
+    found = plan.hyperparameters
+    assert (found.initial_temperature, found.temperature_rate) == temperature
 
 
 def test_what_is_given_and_does_not_go_with_what_is_fitted_is_refused_before_anything_is_written(
