@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ DIAGNOSTICS = (
 )
 SUCCESS_NAMES = (*SUCCESS, *(f"{name} (last)" for name in SUCCESS))
 DIGITS = 8
+LINE = 300
+"""Characters of a line of facts."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -95,17 +97,32 @@ def _entry(value: Any) -> str:
     if isinstance(value, dict) and value and all(isinstance(one, list) for one in value.values()):
         lines = [f"{json.dumps(name)}: {json.dumps(inner)}" for name, inner in value.items()]
         return "{\n  " + ",\n  ".join(lines) + "\n }"
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and any(isinstance(one, dict) and one for one in value):
         return "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
     return json.dumps(value)
+
+
+def _packed(entries: Iterable[str]) -> Iterator[str]:
+    """Entries of one line side by side, as many as `LINE` holds."""
+    line = ""
+    for entry in entries:
+        together = f"{line}, {entry}" if line else entry
+        if "\n" not in together and len(together) <= LINE:
+            line = together
+            continue
+        if line:
+            yield line
+        line = entry
+    yield line
 
 
 def as_text(record: dict[str, Any]) -> str:
     """JSON of few lines. Evaluations are columns: the steps of all, the returns of all, a line each.
 
-    >>> print(as_text({"task": "a", "evaluations": [{"env_steps": 1, "x": 2.0}, {"env_steps": 3, "x": 4.0}]}))
+    >>> rows = [{"env_steps": 1, "x": 2.0}, {"env_steps": 3, "x": 4.0}]
+    >>> print(as_text({"task": "a", "seeds": 2, "evaluations": rows}))
     {
-     "task": "a",
+     "task": "a", "seeds": 2,
      "evaluations": {
       "env_steps": [1, 3],
       "x": [2.0, 4.0]
@@ -118,7 +135,8 @@ def as_text(record: dict[str, Any]) -> str:
             raise ValueError(f"evaluations do not all have {list(rows[0])}.")
         columns = {name: brief([row[name] for row in rows]) for name in rows[0]}
         record = {**record, "evaluations": columns}
-    return "{\n" + ",\n".join(f" {json.dumps(k)}: {_entry(v)}" for k, v in record.items()) + "\n}"
+    lines = _packed(f"{json.dumps(name)}: {_entry(value)}" for name, value in record.items())
+    return "{\n " + ",\n ".join(lines) + "\n}"
 
 
 def write(record: dict[str, Any], path: Path) -> None:
