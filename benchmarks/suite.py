@@ -9,8 +9,9 @@ python benchmarks/suite.py --tasks CheetahRun brax:hopper --label base --steps 5
 python benchmarks/suite.py --tasks maniskill:PullCube-v1 --env success=continue --without-rendering
 python benchmarks/suite.py table --suite dmc      the table and the picture of what is there
 
-One task after the other, each in a process of its own, JSON after each; what is there already is left out, so
-that it can be stopped at any time and called again. Tasks are named as on the command line of `reppo-fx`,
+One task after the other, each in a process of its own, JSON after each. It can be stopped at any time and called
+again: what is there already is left out, and the task that it was at goes on from its last evaluation (where
+episodes of a simulator start anew). Tasks are named as on the command line of `reppo-fx`,
 FAMILY:NAME; a bare name is a task of the control suite in EnvPool. `--set` takes settings of either kind,
 `--vary` hyperparameters, each of whose values is trained beside the others. `--variants` trains every change of a
 section of `ablations.py`: those of hyperparameters beside the unchanged preset, each of the others as a program
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -33,16 +35,26 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import record
 from ablations import BASELINE
 from host_trains import without_rendering
 from peers import NEEDED, holds_authors, missing_for_authors
 from suite_pictures import draw
-from suite_runs import VARIANTS, Program, programs, run_original, run_task
+from suite_runs import (
+    VARIANTS,
+    Program,
+    programs,
+    result_name,
+    run_original,
+    run_task,
+    unfinished,
+)
 from suite_tables import suite_table
 from suites import SUITES, check_tasks, options_of
 
+from reppo_fx.run.checkpoints import Checkpoints
 from reppo_fx.training.presets import PRESETS
 
 
@@ -76,29 +88,55 @@ def parse(texts: list[str] | None = None) -> argparse.Namespace:
 
 
 def file_of(arguments: argparse.Namespace, task: str, program: Program) -> Path:
-    return Path(arguments.out) / f"{program.label}_{task.replace(':', '-')}.json"
+    return Path(arguments.out) / f"{result_name(task, program)}.json"
 
 
 def check_files(arguments: argparse.Namespace, found: list[Program]) -> None:
-    """That what is there is what would be trained: it is left out.
+    """That what is there, done or not, is what would be trained.
 
     Raises:
-        ValueError: naming a file of another run.
+        ValueError: naming what is of another run.
     """
     for task in arguments.tasks:
         for program in found:
-            path = file_of(arguments, task, program)
-            if not path.exists():
-                continue
-            result = record.read(path)
-            own = (arguments.preset, arguments.seeds, program.changes, arguments.shift)
-            named = tuple(result[name] for name in ("preset", "seeds", "changes"))
-            there = (*named, result.get("shift", 0.0))
-            if there != own:
-                raise ValueError(
-                    f"{path} is of another run: preset, seeds, changes and shift are {there}, and not {own}; give "
-                    "another --label or --out."
-                )
+            own = {
+                "preset": arguments.preset,
+                "seeds": arguments.seeds,
+                "changes": program.changes,
+                "environment": options_of(task, arguments.env),
+                "shift": arguments.shift,
+            }
+            for path, there in made_before(arguments, task, program):
+                if told := differences(there, own):
+                    raise ValueError(
+                        f"{path} is of another run: {told}; give another --label or --out."
+                    )
+
+
+def differences(there: dict[str, Any], own: dict[str, Any]) -> str:
+    """What a run that was made before has otherwise. A fact that it was not kept with is the same, or was 0.
+
+    >>> differences({"seeds": 3, "changes": []}, {"seeds": 8, "changes": [], "shift": 0.0})
+    'seeds is 3, and not 8'
+    """
+    there = {**own, "shift": 0.0, **there}
+    return ", ".join(
+        f"{name} is {there[name]}, and not {value}"
+        for name, value in own.items()
+        if there[name] != value
+    )
+
+
+def made_before(
+    arguments: argparse.Namespace, task: str, program: Program
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What is there of a program on a task, and where: its result, or what it was stopped in."""
+    path, folder = file_of(arguments, task, program), unfinished(arguments, task, program)
+    if path.exists():
+        yield path, record.read(path)
+    with Checkpoints(folder) as kept:
+        if kept.steps():
+            yield folder, kept.record()["run"]
 
 
 def jobs(
@@ -115,9 +153,10 @@ def jobs(
 
 
 def keep(path: Path, arguments: argparse.Namespace, task: str, program: Program) -> None:
-    """Train a program on a task, and write what came out."""
+    """Train a program on a task, and write what came out in place of what it was kept in."""
     result = run_task(arguments, task, program)
     record.write({**record.stamp(), **result}, path)
+    shutil.rmtree(unfinished(arguments, task, program), ignore_errors=True)
 
 
 def check(arguments: argparse.Namespace) -> list[Program]:
@@ -132,8 +171,6 @@ def check(arguments: argparse.Namespace) -> list[Program]:
         )
     check_tasks(arguments.tasks)
     check_files(arguments, found)
-    for task in arguments.tasks:
-        options_of(task, arguments.env)
     return found
 
 
@@ -185,7 +222,7 @@ def main() -> int:
         try:
             run_apart(job, prepare)
         except KeyboardInterrupt:
-            print(f"stopped in {what}; what was done before it is kept, and is left out next time")
+            print(f"stopped in {what}; what was done is kept, and the next call goes on from there")
             return 130
         except Exception:  # whatever it was: the other tasks are still to come
             traceback.print_exc()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,17 +18,21 @@ from suites import full_name, options_of, playground_name
 
 import reppo_fx as rx
 from reppo_fx import hosts
+from reppo_fx.hosts.train import HostTrain
 from reppo_fx.hosts.wrapper import Wrapper
+from reppo_fx.learner.state import TrainState
+from reppo_fx.run.checkpoints import Checkpoints
 from reppo_fx.run.display import SUCCESS
-from reppo_fx.run.loop import compile_programs, run_loop
+from reppo_fx.run.loop import Programs, compile_programs, run_loop
 from reppo_fx.run.session import closing
-from reppo_fx.run.worlds import World, make_world, train_in
+from reppo_fx.run.worlds import AnyTrain, World, init_shapes, make_world, train_in
 from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
 
 VARIANTS = dict(SECTIONS.values())
 INSTANCE = 14 * 2**20
 """Bytes of an instance of the control suite in EnvPool."""
 # Of the training diagnostics; those of the learner are all there.
+UNFINISHED = "unfinished"
 OF_TRAINING = ("value_bias", "outside", "exploring", "unit")
 
 
@@ -149,16 +154,7 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
     config, hp = settings_for(world, preset, changes)
     settings, labels = settings_of(program, hp)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
-    started, rows = time.perf_counter(), []
-    with closing(train_in(world, config)) as train:
-        compiled = compile_programs(train, keys, members)
-        for progress in run_loop(train, compiled, compiled.init(keys, members)):
-            if progress.metrics is not None:
-                rows.append(
-                    row(progress.env_steps, progress.seconds, progress.metrics, arguments.seeds)
-                )
-                show(task, program.label, rows[-1])
-    return {
+    own = {
         "task": task,
         "label": program.label,
         "preset": arguments.preset,
@@ -167,9 +163,52 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
         "environment": options,
         "shift": arguments.shift,
         "settings": labels,
-        "seconds": round(time.perf_counter() - started, 1),
-        **record.thinned(rows),
     }
+    with (
+        closing(train_in(world, config)) as train,
+        Checkpoints(unfinished(arguments, task, program), keep=1) as kept,
+    ):
+        compiled = compile_programs(train, keys, members)
+        state, rows = begin(train, compiled, keys, members, kept)
+        before = rows[-1]["seconds"] if rows else 0.0
+        started = time.perf_counter()
+        for progress in run_loop(train, compiled, state):
+            if progress.metrics is not None:
+                seconds = before + progress.seconds
+                rows.append(row(progress.env_steps, seconds, progress.metrics, arguments.seeds))
+                show(task, program.label, rows[-1])
+                kept.save(progress.iteration, progress.state, {"run": own, "rows": rows})
+        seconds = before + time.perf_counter() - started
+    return {**own, "seconds": round(seconds, 1), **record.thinned(rows)}
+
+
+def unfinished(arguments: argparse.Namespace, task: str, program: Program) -> Path:
+    """Where a program is kept from evaluation to evaluation until its result is written."""
+    return Path(arguments.out) / UNFINISHED / result_name(task, program)
+
+
+def result_name(task: str, program: Program) -> str:
+    """What the files of a program on a task are called."""
+    return f"{program.label}_{task.replace(':', '-')}"
+
+
+def begin(
+    train: AnyTrain,
+    compiled: Programs,
+    keys: jax.Array,
+    members: rx.Hyperparameters,
+    kept: Checkpoints,
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """A fresh state and no rows, or those of the last evaluation, where episodes of a simulator start anew."""
+    if not kept.steps():
+        return compiled.init(keys, members), []
+    found = kept.restore(init_shapes(train, keys, members))
+    state: TrainState = found.state
+    if isinstance(train, HostTrain):
+        state = train.restart(state)
+    rows: list[dict[str, Any]] = found.record["rows"]
+    print(f"going on after {rows[-1]['env_steps']} steps", flush=True)
+    return state, rows
 
 
 def row(steps: int, seconds: float, metrics: rx.Metrics, seeds: int) -> dict[str, Any]:

@@ -423,7 +423,9 @@ def test_the_simulators_of_pure_suites_have_their_tasks(on_path):
         assert isinstance(world, rx.envs.Environment)
 
 
-@pytest.mark.parametrize("name", ["engines", "published", "record", "suite_results", "suites"])
+@pytest.mark.parametrize(
+    "name", ["engines", "published", "record", "suite", "suite_results", "suites"]
+)
 def test_examples_of_the_instruments_are_right(on_path, name):
     import doctest
     import importlib
@@ -542,3 +544,46 @@ def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--steps", "2000000"])
     assert suite.main() == 2
     assert "base_CheetahRun.json is of another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["envpool:Pendulum-v1", "gymnasium:Pendulum-v1"])
+def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
+    on_path, tmp_path, monkeypatch, capsys, task
+):
+    pytest.importorskip(task.partition(":")[0])
+    import record
+    import suite
+    import suite_runs
+
+    small = ["num_envs=4", "num_steps=8", "num_minibatches=2", "width=16", "episode_length=20"]
+    texts = ["--preset", "any", "--steps", "128", "--evals", "4", "--seeds", "2"]
+    texts += ["--out", str(tmp_path), "--tasks", task, "--set", *small]
+    arguments = suite.parse(texts)
+    (program,) = suite.check(arguments)
+    path, folder = (f(arguments, task, program) for f in (suite.file_of, suite.unfinished))
+    show, shown = suite_runs.show, []
+
+    def show_until_stopped(task, label, row):
+        shown.append(row)
+        if len(shown) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(suite_runs, "show", show_until_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        suite.keep(path, arguments, task, program)
+    assert folder.is_dir()
+    assert not path.exists()
+
+    with pytest.raises(ValueError, match="unfinished.* is of another run: seeds is 2, and not 3"):
+        suite.check(suite.parse([*texts[:7], "3", *texts[8:]]))
+
+    monkeypatch.setattr(suite_runs, "show", show)
+    suite.keep(path, arguments, task, program)
+    assert "going on after 64 steps" in capsys.readouterr().out
+    assert not folder.exists()
+    rows = record.read(path)["evaluations"]
+    assert [row["env_steps"] for row in rows] == [32, 64, 96, 128]
+    assert [row["eval_return"] for row in rows[:2]] == record.brief(
+        [row["eval_return"] for row in shown[:2]]
+    )
+    assert rows[1]["seconds"] <= rows[2]["seconds"] <= rows[3]["seconds"]
