@@ -31,8 +31,9 @@ from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
 VARIANTS = dict(SECTIONS.values())
 INSTANCE = 14 * 2**20
 """Bytes of an instance of the control suite in EnvPool."""
-# Of the training diagnostics; those of the learner are all there.
 UNFINISHED = "unfinished"
+"""The folder beside the results, of what is not done."""
+# Of the training diagnostics; those of the learner are all there.
 OF_TRAINING = ("value_bias", "outside", "exploring", "unit")
 
 
