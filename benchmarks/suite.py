@@ -45,6 +45,7 @@ from suite_pictures import draw
 from suite_runs import (
     VARIANTS,
     Program,
+    facts,
     programs,
     result_name,
     run_original,
@@ -52,7 +53,7 @@ from suite_runs import (
     unfinished,
 )
 from suite_tables import suite_table
-from suites import SUITES, check_tasks, options_of
+from suites import SUITES, check_tasks
 
 from reppo_fx.run.checkpoints import Checkpoints
 from reppo_fx.training.presets import PRESETS
@@ -99,13 +100,7 @@ def check_files(arguments: argparse.Namespace, found: list[Program]) -> None:
     """
     for task in arguments.tasks:
         for program in found:
-            own = {
-                "preset": arguments.preset,
-                "seeds": arguments.seeds,
-                "changes": program.changes,
-                "environment": options_of(task, arguments.env),
-                "shift": arguments.shift,
-            }
+            own = facts(arguments, task, program)
             for path, there in made_before(arguments, task, program):
                 if told := differences(there, own):
                     raise ValueError(

@@ -18,14 +18,13 @@ from suites import full_name, options_of, playground_name
 
 import reppo_fx as rx
 from reppo_fx import hosts
-from reppo_fx.hosts.train import HostTrain
 from reppo_fx.hosts.wrapper import Wrapper
 from reppo_fx.learner.state import TrainState
 from reppo_fx.run.checkpoints import Checkpoints
 from reppo_fx.run.display import SUCCESS
 from reppo_fx.run.loop import Programs, compile_programs, run_loop
 from reppo_fx.run.session import closing
-from reppo_fx.run.worlds import AnyTrain, World, init_shapes, make_world, train_in
+from reppo_fx.run.worlds import AnyTrain, World, make_world, restore, train_in
 from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
 
 VARIANTS = dict(SECTIONS.values())
@@ -149,22 +148,15 @@ def paying_more(world: World, by: float) -> World:
 def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
     """Curves of every setting and seed of a program on a task."""
     preset, changes = _preset(arguments, program)
-    options = options_of(task, arguments.env)
+    own = facts(arguments, task, program)
     unfitted, _ = our_settings(preset, changes)
-    world = paying_more(make_world(full_name(task), unfitted, **options), arguments.shift)
+    world = paying_more(
+        make_world(full_name(task), unfitted, **own["environment"]), arguments.shift
+    )
     config, hp = settings_for(world, preset, changes)
     settings, labels = settings_of(program, hp)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
-    own = {
-        "task": task,
-        "label": program.label,
-        "preset": arguments.preset,
-        "seeds": arguments.seeds,
-        "changes": program.changes,
-        "environment": options,
-        "shift": arguments.shift,
-        "settings": labels,
-    }
+    own["settings"] = labels
     with (
         closing(train_in(world, config)) as train,
         Checkpoints(unfinished(arguments, task, program), keep=1) as kept,
@@ -181,6 +173,19 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
                 kept.save(progress.iteration, progress.state, {"run": own, "rows": rows})
         seconds = before + time.perf_counter() - started
     return {**own, "seconds": round(seconds, 1), **record.thinned(rows)}
+
+
+def facts(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
+    """What makes a run of a program on a task what it is: a result of others is of another run."""
+    return {
+        "task": task,
+        "label": program.label,
+        "preset": arguments.preset,
+        "seeds": arguments.seeds,
+        "changes": program.changes,
+        "environment": options_of(task, arguments.env),
+        "shift": arguments.shift,
+    }
 
 
 def unfinished(arguments: argparse.Namespace, task: str, program: Program) -> Path:
@@ -203,13 +208,10 @@ def begin(
     """A fresh state and no rows, or those of the last evaluation, where episodes of a simulator start anew."""
     if not kept.steps():
         return compiled.init(keys, members), []
-    found = kept.restore(init_shapes(train, keys, members))
-    state: TrainState = found.state
-    if isinstance(train, HostTrain):
-        state = train.restart(state)
+    found = restore(train, kept, keys, members)
     rows: list[dict[str, Any]] = found.record["rows"]
     print(f"going on after {rows[-1]['env_steps']} steps", flush=True)
-    return state, rows
+    return found.state, rows
 
 
 def row(steps: int, seconds: float, metrics: rx.Metrics, seeds: int) -> dict[str, Any]:

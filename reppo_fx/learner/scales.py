@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -74,53 +75,72 @@ def scaled_value_function(
     1.0
     """
 
-    def init(hp: Hyperparameters, num_envs: int) -> Scaled:
-        real = jnp.result_type(float)
-        zero, one = jnp.zeros((), real), jnp.ones((), real)
-        statistics = ReturnStatistics(
-            jnp.zeros((num_envs,), real),
-            jnp.zeros((num_envs,), bool),
-            statistics_init(jax.ShapeDtypeStruct((), real)),
-            zero,
-            zero,
-        )
-        targets = TargetStatistics(zero, zero, zero, zero)
-        return Scaled(statistics, targets, one, one, zero, zero, inner.init(hp, num_envs))
-
-    def observe(state: Scaled, transitions: Transition, hp: Hyperparameters) -> Scaled:
-        statistics = return_statistics(state.statistics, transitions, hp)
-        middle = center(state.targets)
-        s = rule(statistics, about(state.targets, middle), hp)
-        # Nothing but zeros so far has no scale.
-        now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)
-        return state._replace(
-            statistics=statistics,
-            now=now,
-            center=middle,
-            inner=inner.observe(state.inner, transitions, hp),
-        )
-
-    def adopt(state: Scaled, targets: Array) -> Scaled:
-        return state._replace(
-            targets=target_statistics(state.targets, targets * state.now),
-            trained=state.now,
-            trained_center=state.center,
-            inner=inner.adopt(state.inner, within(targets, state)),
-        )
-
-    def value(outputs: Array, hp: Hyperparameters, state: Scaled) -> Array:
-        own = inner.value(outputs, hp, state.inner)
-        return (own * state.trained + state.trained_center) / state.now
-
-    def within(targets: Array, state: Scaled) -> Array:
-        return targets - state.center / state.now
-
     return inner._replace(
-        value=value,
-        labels=lambda targets, hp, state: inner.labels(within(targets, state), hp, state.inner),
-        outside=lambda targets, hp, state: inner.outside(within(targets, state), hp, state.inner),
-        init=init,
-        observe=observe,
-        adopt=adopt,
+        value=partial(_value, inner),
+        labels=partial(_labels, inner),
+        outside=partial(_outside, inner),
+        init=partial(_init, inner),
+        observe=partial(_observe, inner, rule, center),
+        adopt=partial(_adopt, inner),
         unit=lambda state: state.now * inner.unit(state.inner),
     )
+
+
+def _init(inner: ValueFunction, hp: Hyperparameters, num_envs: int) -> Scaled:
+    real = jnp.result_type(float)
+    zero, one = jnp.zeros((), real), jnp.ones((), real)
+    statistics = ReturnStatistics(
+        jnp.zeros((num_envs,), real),
+        jnp.zeros((num_envs,), bool),
+        statistics_init(jax.ShapeDtypeStruct((), real)),
+        zero,
+        zero,
+    )
+    targets = TargetStatistics(zero, zero, zero, zero)
+    return Scaled(statistics, targets, one, one, zero, zero, inner.init(hp, num_envs))
+
+
+def _observe(
+    inner: ValueFunction,
+    rule: ScaleRule,
+    center: Center,
+    state: Scaled,
+    transitions: Transition,
+    hp: Hyperparameters,
+) -> Scaled:
+    statistics = return_statistics(state.statistics, transitions, hp)
+    middle = center(state.targets)
+    s = rule(statistics, about(state.targets, middle), hp)
+    return state._replace(
+        statistics=statistics,
+        # Nothing but zeros so far has no scale.
+        now=jnp.where((s > 0) & jnp.isfinite(s), s, state.now),
+        center=middle,
+        inner=inner.observe(state.inner, transitions, hp),
+    )
+
+
+def _adopt(inner: ValueFunction, state: Scaled, targets: Array) -> Scaled:
+    return state._replace(
+        targets=target_statistics(state.targets, targets * state.now),
+        trained=state.now,
+        trained_center=state.center,
+        inner=inner.adopt(state.inner, _about_center(targets, state)),
+    )
+
+
+def _value(inner: ValueFunction, outputs: Array, hp: Hyperparameters, state: Scaled) -> Array:
+    own = inner.value(outputs, hp, state.inner)
+    return (own * state.trained + state.trained_center) / state.now
+
+
+def _labels(inner: ValueFunction, targets: Array, hp: Hyperparameters, state: Scaled) -> Array:
+    return inner.labels(_about_center(targets, state), hp, state.inner)
+
+
+def _outside(inner: ValueFunction, targets: Array, hp: Hyperparameters, state: Scaled) -> Array:
+    return inner.outside(_about_center(targets, state), hp, state.inner)
+
+
+def _about_center(targets: Array, state: Scaled) -> Array:
+    return targets - state.center / state.now

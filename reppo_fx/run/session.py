@@ -40,7 +40,7 @@ from .records import describe_run, read_config, write_config
 from .stopping import stop_on_signal
 from .table import METRICS, MetricsFile, as_metrics, missing_evaluations, read_metrics
 from .warned import Told, Warned, listening
-from .worlds import AnyTrain, bind, init_shapes, train_in
+from .worlds import AnyTrain, bind, restore, train_in
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 GO_ON = "Go on with: "
@@ -303,14 +303,13 @@ class Session:
                 f"first checkpoint is from {self._steps(steps[0])}: this run cannot go on as it was."
             )
         checkpoints.discard_after(usable[-1])
-        # A simulator is started below: only the shapes of a fresh state are needed.
-        like = init_shapes(self.train, *self.plan.members())
-        restored: TrainState = checkpoints.restore(like, usable[-1]).state
         if isinstance(self.train, HostTrain):
             self.display.say(
                 f"{self.plan.task} is a simulator whose own state is not saved: its episodes start anew."
             )
-            restored = self.train.restart(restored)
+        restored: TrainState = restore(
+            self.train, checkpoints, *self.plan.members(), usable[-1]
+        ).state
         return restored
 
     def _steps(self, iterations: int) -> int:

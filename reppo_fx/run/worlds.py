@@ -15,6 +15,7 @@ from ..learner.state import TrainState
 from ..settings import Config, Hyperparameters
 from ..sweeps.members import over_members
 from ..training.train import Train, make_train
+from .checkpoints import Checkpoints, Restored
 
 AnyTrain: TypeAlias = Train | HostTrain
 World: TypeAlias = envs.Environment | hosts.HostEnvironment
@@ -57,6 +58,27 @@ def init_shapes(train: AnyTrain, keys: jax.Array, hyperparameters: Hyperparamete
         return train.init_shapes(keys, hyperparameters)
     shapes: TrainState = jax.eval_shape(start_program(train), keys, hyperparameters)
     return shapes
+
+
+def restore(
+    train: AnyTrain,
+    checkpoints: Checkpoints,
+    keys: jax.Array,
+    hyperparameters: Hyperparameters,
+    step: int | None = None,
+) -> Restored:
+    """A saved state of all members to go on from, the latest if no step is given.
+
+    A simulator's own state is not saved: its episodes start anew.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged, or it is not of such members.
+    """
+    # A simulator is started below: only the shapes of a fresh state are needed.
+    found = checkpoints.restore(init_shapes(train, keys, hyperparameters), step)
+    if isinstance(train, HostTrain):
+        return found._replace(state=train.restart(found.state))
+    return found
 
 
 def start_program(train: Train) -> Wrapped:
