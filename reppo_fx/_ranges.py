@@ -40,6 +40,7 @@ RULES: dict[str, Rule] = {
     "temperature_rate": _NOT_NEGATIVE,
     "multiplier_rate": _NOT_NEGATIVE,
     "min_temperature": _NOT_NEGATIVE,
+    "min_temperature_spread": _NOT_NEGATIVE,
     "exploration_noise_min": _POSITIVE,
     "exploration_noise_max": _POSITIVE,
     "exploration_base": _FRACTION,

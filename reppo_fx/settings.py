@@ -183,6 +183,8 @@ class Hyperparameters(NamedTuple):
         multiplier_rate: the same of `log β`.
         min_temperature: α stays at least this, scaled reward per nat, whatever the entropy: below the critic's
             error a policy follows that error, and comes loose where all values are alike. At most α₀; 0 for none.
+        min_temperature_spread: the standard deviation of values, scaled reward, that needs no such bound:
+            `min_temperature` falls to 0 as that of the targets rises to it. 0 for a bound that stays.
         aux_weight: weight of the self-prediction loss.
         v_min: lower end of the categorical critic's support.
         v_max: upper end.
@@ -214,6 +216,7 @@ class Hyperparameters(NamedTuple):
     temperature_rate: Value = 1.0
     multiplier_rate: Value = 1.0
     min_temperature: Value = 0.0
+    min_temperature_spread: Value = 0.0
     aux_weight: Value = 1.0
     v_min: Value = 0.0
     v_max: Value = 150.0

@@ -33,6 +33,7 @@ WRONG = [
     ("initial_temperature", -1, "must be positive"),
     ("min_std", -0.25, "must not be negative"),
     ("min_temperature", -0.05, "must not be negative"),
+    ("min_temperature_spread", -1, "must not be negative"),
     ("reward_scale", np.nan, "must be finite"),
     ("entropy_target", np.inf, "must be finite"),
 ]

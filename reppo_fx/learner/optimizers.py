@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from .._trees import all_finite
 from ..ops import DualParams, Duals
@@ -17,6 +17,8 @@ from ..settings import Config, Hyperparameters
 EPSILON_OF_ROOT = 1e-37
 # Bounds nothing, and has a logarithm that can be differentiated.
 NO_TEMPERATURE = 1e-30
+# Far below any spread that matters, and the root has a finite derivative where all targets are equal.
+NO_SPREAD = 1e-3
 
 
 class SkipState(NamedTuple):
@@ -123,16 +125,51 @@ def scale_dual_updates(updates: DualParams, hyperparameters: Hyperparameters) ->
     )
 
 
-def bound_duals(duals: Duals, hyperparameters: Hyperparameters) -> Duals:
-    """`α ≥ min_temperature`.
+def lowest_temperature(
+    targets: Float[Array, "*batch"], hyperparameters: Hyperparameters
+) -> Float[Array, ""]:
+    """`α_min = min_temperature · max(0, 1 − std(G) / min_temperature_spread)`, or `min_temperature` if that is 0.
+
+    Where all values are alike, a policy of a low temperature follows the critic's error. Where they differ, values
+    tell good actions from bad ones, and small exact actions need a low temperature.
+
+    Args:
+        targets: `G`, of a minibatch, in scaled reward.
+        hyperparameters: the bound, and the spread that needs none.
+
+    Returns:
+        `α_min`, scaled reward per nat.
+
+    Source: ours, from what was measured (benchmarks/README.md, what was tried for unknown tasks).
+
+    >>> hyperparameters = Hyperparameters(min_temperature=0.1, min_temperature_spread=10.0)
+    >>> for targets in (jnp.full(4, 90.0), jnp.array([86.0, 94.0]), jnp.array([0.0, 90.0])):
+    ...     print(f"{lowest_temperature(targets, hyperparameters):.2f}")
+    0.10
+    0.06
+    0.00
+    """
+    bound = jnp.asarray(hyperparameters.min_temperature)
+    needless = jnp.asarray(hyperparameters.min_temperature_spread)
+    spread = jnp.sqrt(jnp.var(targets) + NO_SPREAD**2)
+    # A spread that is no number is not below: a diverged critic leaves the temperature alone.
+    share = jnp.where(
+        spread < needless, 1.0 - spread / jnp.where(needless > 0.0, needless, 1.0), 0.0
+    )
+    return bound * jnp.where(needless > 0.0, share, 1.0)
+
+
+def bound_duals(duals: Duals, lowest: Float[Array, ""]) -> Duals:
+    """`α ≥ lowest`.
 
     >>> from reppo_fx.ops import dual_init
-    >>> duals = bound_duals(dual_init(0.01, 0.02), Hyperparameters(min_temperature=0.05))
+    >>> duals = bound_duals(dual_init(0.01, 0.02), jnp.array(0.05))
     >>> print(f"{duals.temperature:.3f}, {duals.multiplier:.3f}")
     0.050, 0.020
     """
-    lowest = jnp.log(jnp.maximum(jnp.asarray(hyperparameters.min_temperature), NO_TEMPERATURE))
-    log_temperature = jnp.maximum(duals.params.log_temperature, lowest)
+    log_temperature = jnp.maximum(
+        duals.params.log_temperature, jnp.log(jnp.maximum(lowest, NO_TEMPERATURE))
+    )
     return duals._replace(params=duals.params._replace(log_temperature=log_temperature))
 
 

@@ -15,7 +15,7 @@ from .batch import Batch, flatten_batch
 from .method import Constraint, Method, Multipliers
 from .networks import ActorNetwork, CriticNetwork, Networks
 from .objectives import ActorTerms
-from .optimizers import bound_duals, make_dual_optimizer
+from .optimizers import bound_duals, lowest_temperature, make_dual_optimizer
 from .state import LearnerState, TrainState, key_streams
 
 
@@ -123,7 +123,8 @@ def policy_step(
     target_entropy = method.distribution.target_entropy(hp, batch.old_policy)
     constraint = Constraint(terms.entropy, terms.kl, target_entropy, hp.kl_target)
     learner = method.multipliers.step(method, learner, gradient, constraint, hp)
-    learner = learner._replace(duals=bound_duals(learner.duals, hp))
+    duals = bound_duals(learner.duals, lowest_temperature(batch.target, hp))
+    learner = learner._replace(duals=duals)
     metrics = {
         "actor_loss": loss,
         "kl": jnp.mean(terms.kl),

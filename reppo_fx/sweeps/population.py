@@ -45,6 +45,7 @@ MAY_EVOLVE = (
     "temperature_rate",
     "multiplier_rate",
     "min_temperature",
+    "min_temperature_spread",
     "exploration_noise_min",
     "exploration_noise_max",
     "exploration_base",

@@ -38,6 +38,7 @@ DISCRETE_SETTINGS: dict[str, float] = {
     "initial_temperature": 0.8,
     "temperature_rate": 1.0,
     "min_temperature": 0.2,
+    "min_temperature_spread": 0.0,
 }
 """Those that fit discrete actions: a policy that stays random until values are right does not fall back."""
 FITTED_SETTINGS = (*EPISODE_SETTINGS, *DISCRETE_SETTINGS)
@@ -100,6 +101,8 @@ PRESETS: dict[str, tuple[Config, Hyperparameters]] = {
             temperature_rate=0.3,
             # Below the critic's error, policies follow that error where all values are alike, and come loose.
             min_temperature=MIN_TEMPERATURE,
+            # Where values differ they guide it, and a pole is held by small, exact actions.
+            min_temperature_spread=20.0,
             v_min=-100.0,
             v_max=100.0,
             # Wide: sparse rewards are found by it (benchmarks/README.md, what was tried for unknown tasks).
@@ -259,8 +262,8 @@ def preset_for(
 
     `"any"` is fitted to its actions, too. The dimensions of a continuous one share the bound under the temperature,
     `0.1 / d`. Where they are discrete, training episodes stay whole, and the first temperature is higher, falls
-    faster, and has a higher bound: 0.8, rate 1 and 0.2 in place of 0.1, 0.3 and 0.1. The command line does the same
-    with `--preset any` for all of these that are not given.
+    faster, and has a higher bound that no spread of values lowers: 0.8, rate 1, 0.2 and 0 in place of 0.1, 0.3, 0.1
+    and 20. The command line does the same with `--preset any` for all of these that are not given.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and `episode_length`

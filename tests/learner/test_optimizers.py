@@ -8,7 +8,7 @@ import pytest
 
 import reppo_fx as rx
 from reppo_fx.envs import probes
-from reppo_fx.learner.optimizers import learning_rate_schedule
+from reppo_fx.learner.optimizers import learning_rate_schedule, lowest_temperature
 
 from ..sizes import HP, tiny
 
@@ -48,6 +48,47 @@ def test_a_temperature_falls_no_lower_than_it_may(dual_optimizer):
     wanted = hp._replace(entropy_target=-50.0)
     assert float(last(wanted)) > 0.11
     assert float(last(wanted._replace(min_temperature=0.09))) == float(last(wanted))
+
+
+BOUND = rx.Hyperparameters(min_temperature=0.2, min_temperature_spread=8.0)
+
+
+@pytest.mark.parametrize(
+    ("targets", "spread", "lowest"),
+    [
+        ([70.0, 70.0, 70.0], 8.0, 0.2),
+        ([-2.0, 2.0, -2.0, 2.0], 8.0, 0.15),
+        ([-2.0, 2.0, -2.0, 2.0], 2.5, 0.04),
+        ([-8.0, 8.0], 8.0, 0.0),
+        ([0.0, 90.0], 8.0, 0.0),
+        ([0.0, 90.0], 0.0, 0.2),
+        ([0.0, np.nan], 8.0, 0.0),
+        ([0.0, np.nan], 0.0, 0.2),
+    ],
+)
+def test_the_bound_under_a_temperature_falls_with_the_spread_of_values(targets, spread, lowest):
+    found = lowest_temperature(jnp.array(targets), BOUND._replace(min_temperature_spread=spread))
+    np.testing.assert_allclose(found, lowest, atol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.0, 8.0])
+def test_a_bound_by_spread_has_gradients_where_all_values_are_equal(spread):
+    value, slope = jax.value_and_grad(
+        lambda x: lowest_temperature(x * jnp.ones(5), BOUND._replace(min_temperature_spread=x))
+    )(spread)
+    np.testing.assert_allclose(value, 0.2, atol=1e-4)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-4)
+
+
+@pytest.mark.once
+def test_a_temperature_is_only_bound_where_values_are_alike():
+    """The same targets, counted as alike and as different."""
+    train = rx.make_train(probes.match_observation(), tiny())
+    last = jax.jit(lambda hp: train(jax.random.key(0), hp)[0].learner.duals.temperature)
+    hp = HP._replace(initial_temperature=0.1, temperature_rate=30.0, entropy_target=50.0)
+    bound = hp._replace(min_temperature=0.09, min_temperature_spread=1e3)
+    assert 0.0899 < float(last(bound)) < 0.09
+    assert float(last(bound._replace(min_temperature_spread=1e-3))) == float(last(hp))
 
 
 @pytest.mark.once

@@ -16,6 +16,7 @@ from ..sizes import HP, first_quick, tiny
 ELSEWHERE = {
     *("entropy_share", "exploration_noise_min", "exploration_noise_max", "exploration_base"),
     *("min_trace_weight", "noise_correlation", "exploration_density", "min_temperature"),
+    "min_temperature_spread",
 }
 SETTINGS = {
     "cleaner": {},

@@ -387,7 +387,10 @@ def test_the_dimensions_of_an_action_share_the_bound_under_the_temperature():
 def test_a_preset_for_any_task_is_fitted_to_discrete_actions():
     world, (_, own) = probes.bandit()._replace(episode_length=None), rx.preset("any")
     assert rx.preset_for(world)[1] == own._replace(
-        initial_temperature=0.8, temperature_rate=1.0, min_temperature=0.2
+        initial_temperature=0.8,
+        temperature_rate=1.0,
+        min_temperature=0.2,
+        min_temperature_spread=0.0,
     )
     for name in sorted(set(PRESETS) - {"any"}):
         assert rx.preset_for(world, name) == rx.preset(name)
