@@ -523,7 +523,7 @@ def planned(monkeypatch):
     [
         ([], 0.95, 6),
         (["--preset", "any"], 0.95, 6),  # a probe's episodes are of 6 steps
-        (["--preset", "any", "--episode-length", "400"], 0.975, 100),
+        (["--preset", "any", "--episode-length", "400"], 0.975, 200),
         (["--preset=any", "--discount=0.9"], 0.9, 6),
         (["--preset=any", "--training-time-limit=5"], 0.95, 5),
         (["--preset=any", "--training_time_limit=5"], 0.95, 5),

@@ -369,10 +369,10 @@ def test_a_preset_is_fitted_to_the_episodes_of_a_world():
     world = probes.match_observation()._replace(episode_length=400)
     config, hp = rx.preset_for(world)
     own, numbers = rx.preset("any")
-    assert config == dataclasses.replace(own, training_time_limit=100)
+    assert config == dataclasses.replace(own, training_time_limit=200)
     assert hp == numbers._replace(discount=0.975)
     assert rx.preset_for(world, training_time_limit=None)[0] == own
-    assert rx.preset_for(world, episode_length=2000)[0].training_time_limit == 500
+    assert rx.preset_for(world, episode_length=2000)[0].training_time_limit == 1000
     assert rx.preset_for(world, episode_length=50)[1].discount == 0.95
     assert rx.preset_for(world, "cpu")[1].discount == 0.975
     assert rx.preset_for(probes.constant_reward()) == rx.preset("any")
@@ -397,9 +397,9 @@ def test_a_preset_for_any_task_is_fitted_to_discrete_actions():
 
 
 def test_training_episodes_are_of_horizons_and_no_longer_than_the_tasks():
-    lengths = {1: 1, 20: 20, 50: 50, 200: 50, 400: 100, 1000: 250, 2000: 500, 10_000: 500}
+    lengths = {1: 1, 20: 20, 50: 50, 200: 100, 400: 200, 1000: 500, 2000: 1000, 10_000: 1000}
     assert {n: rx.training_episode(n) for n in lengths} == lengths
-    assert rx.training_episode(1000, 5) == 500
+    assert rx.training_episode(1000, 2.5) == 250
     assert rx.training_episode(1000, 1e-3) == 1
     for wrong in ({"horizons": 0.0}, {"episode_length": 0}):
         with pytest.raises(ValueError, match=r"must be positive|at least 1"):
