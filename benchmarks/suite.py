@@ -46,6 +46,7 @@ from suite_runs import (
     VARIANTS,
     Program,
     facts,
+    groups,
     programs,
     result_name,
     run_original,
@@ -71,6 +72,7 @@ def parse(texts: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1_000_000, help="of each seed")
     parser.add_argument("--evals", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--at-once", type=int, help="seeds in a program, for less memory; all")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--vary", nargs="*", default=[], metavar="NAME=VALUE,VALUE")
     parser.add_argument("--variants", choices=VARIANTS, help="every change of this section, too")
@@ -126,12 +128,18 @@ def made_before(
     arguments: argparse.Namespace, task: str, program: Program
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """What is there of a program on a task, and where: its result, or what it was stopped in."""
-    path, folder = file_of(arguments, task, program), unfinished(arguments, task, program)
+    path = file_of(arguments, task, program)
     if path.exists():
         yield path, record.read(path)
-    with Checkpoints(folder) as kept:
-        if kept.steps():
-            yield folder, kept.record()["run"]
+    for folder in folders(arguments, task, program):
+        with Checkpoints(folder) as kept:
+            if kept.steps():
+                yield folder, kept.record()["run"]
+
+
+def folders(arguments: argparse.Namespace, task: str, program: Program) -> list[Path]:
+    """Those of what is not done, a group of seeds each."""
+    return [unfinished(arguments, task, program, seeds) for seeds in groups(arguments)]
 
 
 def jobs(
@@ -151,7 +159,8 @@ def keep(path: Path, arguments: argparse.Namespace, task: str, program: Program)
     """Train a program on a task, and write what came out in place of what it was kept in."""
     result = run_task(arguments, task, program)
     record.write({**record.stamp(), **result}, path)
-    shutil.rmtree(unfinished(arguments, task, program), ignore_errors=True)
+    for folder in folders(arguments, task, program):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check(arguments: argparse.Namespace) -> list[Program]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,9 +57,10 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
     Raises:
         ValueError: for a setting that does not exist or cannot be.
     """
-    for name in ("steps", "evals", "seeds"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} is {getattr(arguments, name)}; it must be at least 1.")
+    for name in ("steps", "evals", "seeds", "at_once"):
+        number = getattr(arguments, name)
+        if number is not None and number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {number}; it must be at least 1.")
     sizes = [f"total_steps={arguments.steps}", f"num_evals={arguments.evals}", "num_eval_envs=8"]
     changes = [*sizes, *arguments.set]
     axes = dict(_axis(text) for text in arguments.vary)
@@ -74,7 +74,7 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
     found = [Program(arguments.label, changes, axes, beside), *others]
     for program in found:
         config, hp = our_settings(*_preset(arguments, program))
-        members = len(settings_of(program, hp)[1]) * arguments.seeds
+        members = len(settings_of(program, hp)[1]) * len(groups(arguments)[0])
         if any(":" not in task for task in arguments.tasks):
             check_memory(members, config)
     return found
@@ -89,8 +89,9 @@ def check_memory(members: int, config: rx.Config) -> None:
     each, has = config.num_envs + config.num_eval_envs, host_memory()
     if members * each * INSTANCE > has:
         raise ValueError(
-            f"--seeds and --vary make {members} members of {each} instances, which take "
-            f"{members * each * INSTANCE / 2**30:.0f} GiB in EnvPool; this machine has {has / 2**30:.0f}."
+            f"--seeds and --vary make {members} members at once of {each} instances, which take "
+            f"{members * each * INSTANCE / 2**30:.0f} GiB in EnvPool; this machine has {has / 2**30:.0f}: "
+            "give a smaller --at-once."
         )
 
 
@@ -147,32 +148,64 @@ def paying_more(world: World, by: float) -> World:
 
 def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
     """Curves of every setting and seed of a program on a task."""
-    preset, changes = _preset(arguments, program)
     own = facts(arguments, task, program)
+    _, hp = our_settings(*_preset(arguments, program))
+    own["settings"] = settings_of(program, hp)[1]
+    parts = [run_seeds(arguments, task, program, own, seeds) for seeds in groups(arguments)]
+    rows = [beside(own_rows) for own_rows in zip(*parts, strict=True)]
+    return {**own, "seconds": rows[-1]["seconds"], **record.thinned(rows)}
+
+
+def groups(arguments: argparse.Namespace) -> list[range]:
+    """Seeds that are trained at once."""
+    seeds, most = range(arguments.seeds), arguments.at_once or arguments.seeds
+    return [seeds[start : start + most] for start in seeds[::most]]
+
+
+def run_seeds(
+    arguments: argparse.Namespace, task: str, program: Program, own: dict[str, Any], seeds: range
+) -> list[dict[str, Any]]:
+    """Evaluations of some of the seeds, in one program; kept from one to the next."""
+    preset, changes = _preset(arguments, program)
     unfitted, _ = our_settings(preset, changes)
     world = paying_more(
         make_world(full_name(task), unfitted, **own["environment"]), arguments.shift
     )
     config, hp = settings_for(world, preset, changes)
-    settings, labels = settings_of(program, hp)
+    settings, _ = settings_of(program, hp)
     keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
-    own["settings"] = labels
+    chosen = np.arange(len(keys)).reshape(-1, arguments.seeds)[:, seeds].ravel()
+    keys, members = jax.tree.map(lambda leaf: leaf[chosen], (keys, members))
     with (
         closing(train_in(world, config)) as train,
-        Checkpoints(unfinished(arguments, task, program), keep=1) as kept,
+        Checkpoints(unfinished(arguments, task, program, seeds), keep=1) as kept,
     ):
         compiled = compile_programs(train, keys, members)
         state, rows = begin(train, compiled, keys, members, kept)
         before = rows[-1]["seconds"] if rows else 0.0
-        started = time.perf_counter()
         for progress in run_loop(train, compiled, state):
             if progress.metrics is not None:
                 seconds = before + progress.seconds
-                rows.append(row(progress.env_steps, seconds, progress.metrics, arguments.seeds))
+                rows.append(row(progress.env_steps, seconds, progress.metrics, len(seeds)))
                 show(task, program.label, rows[-1])
                 kept.save(progress.iteration, progress.state, {"run": own, "rows": rows})
-        seconds = before + time.perf_counter() - started
-    return {**own, "seconds": round(seconds, 1), **record.thinned(rows)}
+    return rows
+
+
+def beside(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """The same evaluation of several groups of seeds as one; they were trained one after the other.
+
+    >>> of = lambda seconds, returns: {"env_steps": 8, "seconds": seconds, "eval_return": returns}
+    >>> beside((of(1.0, [[3.0, 4.0], [5.0, 6.0]]), of(2.0, [[7.0], [8.0]])))
+    {'env_steps': 8, 'seconds': 3.0, 'eval_return': [[3.0, 4.0, 7.0], [5.0, 6.0, 8.0]]}
+    """
+    first = rows[0]
+    numbers = {
+        name: np.concatenate([one[name] for one in rows], axis=1).tolist()
+        for name in first
+        if isinstance(first[name], list)
+    }
+    return {**first, "seconds": round(sum(one["seconds"] for one in rows), 1), **numbers}
 
 
 def facts(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
@@ -182,15 +215,18 @@ def facts(arguments: argparse.Namespace, task: str, program: Program) -> dict[st
         "label": program.label,
         "preset": arguments.preset,
         "seeds": arguments.seeds,
+        "at_once": arguments.at_once or arguments.seeds,
         "changes": program.changes,
         "environment": options_of(task, arguments.env),
         "shift": arguments.shift,
     }
 
 
-def unfinished(arguments: argparse.Namespace, task: str, program: Program) -> Path:
-    """Where a program is kept from evaluation to evaluation until its result is written."""
-    return Path(arguments.out) / UNFINISHED / result_name(task, program)
+def unfinished(arguments: argparse.Namespace, task: str, program: Program, seeds: range) -> Path:
+    """Where seeds of a program are kept from evaluation to evaluation until its result is written."""
+    name = result_name(task, program)
+    own = f"{name}_seeds_{seeds.start}_to_{seeds.stop - 1}" if arguments.at_once else name
+    return Path(arguments.out) / UNFINISHED / own
 
 
 def result_name(task: str, program: Program) -> str:
