@@ -370,7 +370,8 @@ def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path)
         (["--env", "backend"], "--env has 'backend'"),
         (["--vary", "sigmo=0.1"], "sigmo"),
         (["--original", "nowhere"], "--original is nowhere"),
-        (["--seeds", "1000000"], "1000000 members of 72 instances, which take 984375 GiB"),
+        (["--seeds", "1000000"], "1000000 members at once of 72 instances, which take 984375 GiB"),
+        (["--at-once", "0"], "--at-once is 0; it must be at least 1"),
     ],
 )
 def test_a_suite_says_what_is_wrong_before_it_trains(on_path, texts, said):
@@ -546,9 +547,17 @@ def test_what_is_missing_is_trained_in_order_and_a_failure_stops_nothing(
     assert "base_CheetahRun.json is of another run" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("task", ["envpool:Pendulum-v1", "gymnasium:Pendulum-v1"])
+@pytest.mark.parametrize(
+    ("task", "at_once", "stopped_after"),
+    [
+        ("envpool:Pendulum-v1", 2, 3),
+        ("gymnasium:Pendulum-v1", 2, 3),
+        ("envpool:Pendulum-v1", 1, 3),  # evaluations of the first seed
+        ("envpool:Pendulum-v1", 1, 7),  # of the second
+    ],
+)
 def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
-    on_path, tmp_path, monkeypatch, capsys, task
+    on_path, tmp_path, monkeypatch, capsys, task, at_once, stopped_after
 ):
     pytest.importorskip(task.partition(":")[0])
     import record
@@ -558,20 +567,22 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
     small = ["num_envs=4", "num_steps=8", "num_minibatches=2", "width=16", "episode_length=20"]
     texts = ["--preset", "any", "--steps", "128", "--evals", "4", "--seeds", "2"]
     texts += ["--out", str(tmp_path), "--tasks", task, "--set", *small]
+    texts += ["--at-once", str(at_once)]
     arguments = suite.parse(texts)
     (program,) = suite.check(arguments)
-    path, folder = (f(arguments, task, program) for f in (suite.file_of, suite.unfinished))
+    path, folders = (f(arguments, task, program) for f in (suite.file_of, suite.folders))
+    assert len(folders) == 2 // at_once
     show, shown = suite_runs.show, []
 
     def show_until_stopped(task, label, row):
         shown.append(row)
-        if len(shown) == 3:
+        if len(shown) == stopped_after:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(suite_runs, "show", show_until_stopped)
     with pytest.raises(KeyboardInterrupt):
         suite.keep(path, arguments, task, program)
-    assert folder.is_dir()
+    assert folders[0].is_dir()
     assert not path.exists()
 
     with pytest.raises(ValueError, match="unfinished.* is of another run: seeds is 2, and not 3"):
@@ -580,10 +591,12 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
     monkeypatch.setattr(suite_runs, "show", show)
     suite.keep(path, arguments, task, program)
     assert "going on after 64 steps" in capsys.readouterr().out
-    assert not folder.exists()
+    assert not any(folder.exists() for folder in folders)
     rows = record.read(path)["evaluations"]
     assert [row["env_steps"] for row in rows] == [32, 64, 96, 128]
-    assert [row["eval_return"] for row in rows[:2]] == record.brief(
+    assert np.shape([row["eval_return"] for row in rows]) == (4, 1, 2)
+    # What was evaluated before it was stopped is in the result as it was.
+    assert [[row["eval_return"][0][:at_once]] for row in rows[:2]] == record.brief(
         [row["eval_return"] for row in shown[:2]]
     )
     assert rows[1]["seconds"] <= rows[2]["seconds"] <= rows[3]["seconds"]
