@@ -151,8 +151,8 @@ def test_a_task_by_name_and_simulators_that_are_closed_by_whoever_made_them(
 @pytest.mark.parametrize(
     ("given", "discount", "limit"),
     [
-        ({}, 0.975, 100),
-        ({"hyperparameters": HP._replace(discount=0.9)}, 0.9, 100),
+        ({}, 0.975, 200),
+        ({"hyperparameters": HP._replace(discount=0.9)}, 0.9, 200),
         ({"config": CONFIG}, rx.Hyperparameters().discount, None),
         ({"config": CONFIG, "hyperparameters": HP._replace(discount=0.9)}, 0.9, None),
     ],

@@ -117,7 +117,7 @@ def test_one_screen_says_what_a_run_is(runs, capsys):
     lines = text.splitlines()
     assert lines[0].startswith("probe, preset any, 2 settings × 2 seeds: done, 256 steps each, ")
     assert lines[0].endswith(" on cpu")
-    assert re.search("^  num_envs +4 instead of 64$", text, re.MULTILINE)
+    assert re.search("^  num_envs +4 instead of 128$", text, re.MULTILINE)
     # What was fitted to the task's episodes of 6 steps.
     assert re.search(
         "^  training_time_limit +6 instead of none$", text, re.MULTILINE | re.IGNORECASE

@@ -95,6 +95,8 @@ def test_every_hyperparameter_is_traced_and_shares_one_compilation(world, of_oth
     train = rx.make_train(world, dataclasses.replace(TINY, exploration="noise"))
     counted = jax.jit(chex.assert_max_traces(lambda key, hp: train(key, hp), n=1))
     base = HP._replace(sigma=0.1, exploration_noise_max=3.0, exploration_base=0.1)
+    # A temperature that is at its bound.
+    base = base._replace(initial_temperature=0.1, min_temperature=0.099)
     base = rx.Hyperparameters(*map(float, base))
     reference = counted(jax.random.key(0), base)
     chex.clear_trace_counter()
