@@ -152,7 +152,7 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
     _, hp = our_settings(*_preset(arguments, program))
     own["settings"] = settings_of(program, hp)[1]
     parts = [run_seeds(arguments, task, program, own, seeds) for seeds in groups(arguments)]
-    rows = [beside(own_rows) for own_rows in zip(*parts, strict=True)]
+    rows = [joined(own_rows) for own_rows in zip(*parts, strict=True)]
     return {**own, "seconds": rows[-1]["seconds"], **record.thinned(rows)}
 
 
@@ -192,11 +192,11 @@ def run_seeds(
     return rows
 
 
-def beside(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+def joined(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """The same evaluation of several groups of seeds as one; they were trained one after the other.
 
     >>> of = lambda seconds, returns: {"env_steps": 8, "seconds": seconds, "eval_return": returns}
-    >>> beside((of(1.0, [[3.0, 4.0], [5.0, 6.0]]), of(2.0, [[7.0], [8.0]])))
+    >>> joined((of(1.0, [[3.0, 4.0], [5.0, 6.0]]), of(2.0, [[7.0], [8.0]])))
     {'env_steps': 8, 'seconds': 3.0, 'eval_return': [[3.0, 4.0, 7.0], [5.0, 6.0, 8.0]]}
     """
     first = rows[0]

@@ -97,33 +97,49 @@ def categorical_value_function(num_bins: int = 151) -> ValueFunction:
     >>> print(values.value(jnp.zeros((2, 101)), hp, ()))  # all bins alike: the middle
     [50. 50.]
     """
-
-    def support(hp: Hyperparameters) -> Float[Array, " bins"]:
-        return hl_gauss_support(hp.v_min, hp.v_max, num_bins)
-
-    def sigma_ratio(hp: Hyperparameters) -> Array:
-        return jnp.maximum(hp.sigma * (num_bins - 1.0), LOWEST_SIGMA_RATIO)
-
-    def smoothed(values: Array, hp: Hyperparameters) -> Array:
-        return hl_gauss_targets(values, support(hp), sigma_ratio(hp))
-
-    def outside(targets: Array, hp: Hyperparameters, state: Values) -> Bool[Array, "*batch"]:
-        del state
-        # What is beyond an end by less than a label's width is hardly changed by being cut.
-        low, high = jnp.asarray(hp.v_min), jnp.asarray(hp.v_max)
-        margin = sigma_ratio(hp) * (high - low) / (num_bins - 1.0)
-        return (targets < low - margin) | (targets > high + margin)
-
     return ValueFunction(
         num_outputs=num_bins,
-        offset=lambda hp: smoothed(jnp.zeros((), jnp.result_type(float)), hp),
-        value=lambda outputs, hp, state: hl_gauss_value(outputs, support(hp), finite_logits=True),
+        offset=functools.partial(_zero_label, num_bins=num_bins),
+        value=functools.partial(_value_of_bins, num_bins=num_bins),
         # Apart from the loss: Gaussian tails would take a tenth of every gradient step.
-        labels=lambda targets, hp, state: smoothed(targets, hp),
+        labels=functools.partial(_labels, num_bins=num_bins),
         # Only the critic is differentiated: gradients through the whole update pass.
         loss=functools.partial(cross_entropy, stop_gradients=False, finite_logits=True),
-        outside=outside,
+        outside=functools.partial(_outside_support, num_bins=num_bins),
     )
+
+
+def _support(hp: Hyperparameters, num_bins: int) -> Float[Array, " bins"]:
+    return hl_gauss_support(hp.v_min, hp.v_max, num_bins)
+
+
+def _sigma_ratio(hp: Hyperparameters, num_bins: int) -> Array:
+    """Width of a label in bin widths."""
+    return jnp.maximum(hp.sigma * (num_bins - 1.0), LOWEST_SIGMA_RATIO)
+
+
+def _value_of_bins(outputs: Array, hp: Hyperparameters, state: Values, *, num_bins: int) -> Array:
+    del state
+    return hl_gauss_value(outputs, _support(hp, num_bins), finite_logits=True)
+
+
+def _labels(targets: Array, hp: Hyperparameters, state: Values, *, num_bins: int) -> Array:
+    del state
+    return hl_gauss_targets(targets, _support(hp, num_bins), _sigma_ratio(hp, num_bins))
+
+
+def _zero_label(hp: Hyperparameters, *, num_bins: int) -> Array:
+    return _labels(jnp.zeros((), jnp.result_type(float)), hp, (), num_bins=num_bins)
+
+
+def _outside_support(
+    targets: Array, hp: Hyperparameters, state: Values, *, num_bins: int
+) -> Bool[Array, "*batch"]:
+    """What is beyond an end by less than a label's width is hardly changed by being cut."""
+    del state
+    low, high = jnp.asarray(hp.v_min), jnp.asarray(hp.v_max)
+    margin = _sigma_ratio(hp, num_bins) * (high - low) / (num_bins - 1.0)
+    return (targets < low - margin) | (targets > high + margin)
 
 
 def squared_value_function() -> ValueFunction:
