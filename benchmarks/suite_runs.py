@@ -25,6 +25,8 @@ from reppo_fx.run.loop import Programs, compile_programs, run_loop
 from reppo_fx.run.session import closing
 from reppo_fx.run.worlds import AnyTrain, World, make_world, restore, train_in
 from reppo_fx.sweeps.members import flatten_members, host_memory, label_settings
+from reppo_fx.sweeps.space import grid_but_for
+from reppo_fx.training.presets import settings_to_fit
 
 VARIANTS = dict(SECTIONS.values())
 INSTANCE = 14 * 2**20
@@ -73,8 +75,8 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
             others.append(Program(label, [*changes, *text.split()], axes, []))
     found = [Program(arguments.label, changes, axes, beside), *others]
     for program in found:
-        config, hp = our_settings(*_preset(arguments, program))
-        members = len(settings_of(program, hp)[1]) * len(groups(arguments)[0])
+        config = our_settings(*_preset(arguments, program))[0]
+        members = len(labels_of(arguments, program)) * len(groups(arguments)[0])
         if any(":" not in task for task in arguments.tasks):
             check_memory(members, config)
     return found
@@ -107,16 +109,26 @@ def _axis(text: str) -> tuple[str, list[float]]:
         raise ValueError(f"--vary has {text!r}; it must be NAME=NUMBER,NUMBER,…") from None
 
 
-def settings_of(
-    program: Program, hp: rx.Hyperparameters
-) -> tuple[rx.Hyperparameters, list[dict[str, float]]]:
-    """Of every member without its seed: `[settings]`, and what is said of each."""
-    parts, labels = [], []
+def settings_of(program: Program, hp: rx.Hyperparameters) -> rx.Hyperparameters:
+    """Of every member without its seed: `[settings]`."""
+    parts = [rx.grid(hp._replace(**own), **program.axes) for own in [{}, *program.beside]]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def labels_of(arguments: argparse.Namespace, program: Program) -> list[dict[str, float]]:
+    """What is said of each of them, before the task has decided the others.
+
+    Raises:
+        ValueError: for settings that cannot be.
+    """
+    preset, changes = _preset(arguments, program)
+    hp = our_settings(preset, changes)[1]
+    labels = []
     for own in [{}, *program.beside]:
-        part = rx.grid(hp._replace(**own), **program.axes)
-        parts.append(part)
+        undecided = settings_to_fit(preset, {**changes, **own})
+        part = grid_but_for(undecided, hp._replace(**own), program.axes)
         labels += label_settings(part, [*own, *program.axes])
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts), labels
+    return labels
 
 
 class _PayingMore(Wrapper):
@@ -149,8 +161,7 @@ def paying_more(world: World, by: float) -> World:
 def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict[str, Any]:
     """Curves of every setting and seed of a program on a task."""
     own = facts(arguments, task, program)
-    _, hp = our_settings(*_preset(arguments, program))
-    own["settings"] = settings_of(program, hp)[1]
+    own["settings"] = labels_of(arguments, program)
     parts = [run_seeds(arguments, task, program, own, seeds) for seeds in groups(arguments)]
     rows = [joined(own_rows) for own_rows in zip(*parts, strict=True)]
     return {**own, "seconds": rows[-1]["seconds"], **record.thinned(rows)}
@@ -172,8 +183,7 @@ def run_seeds(
         make_world(full_name(task), unfitted, **own["environment"]), arguments.shift
     )
     config, hp = settings_for(world, preset, changes)
-    settings, _ = settings_of(program, hp)
-    keys, members = flatten_members(settings, arguments.seeds, jax.random.key(0))
+    keys, members = flatten_members(settings_of(program, hp), arguments.seeds, jax.random.key(0))
     chosen = np.arange(len(keys)).reshape(-1, arguments.seeds)[:, seeds].ravel()
     keys, members = jax.tree.map(lambda leaf: leaf[chosen], (keys, members))
     with (

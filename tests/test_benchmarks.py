@@ -339,7 +339,7 @@ def test_variants_on_a_suite_are_compared_with_the_baseline_and_the_published_or
 def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path):
     import suite
     from settings import our_settings, read_our_changes
-    from suite_runs import settings_of
+    from suite_runs import labels_of, settings_of
 
     arguments = suite.parse(
         ["--variants", "choices", "--vary", "sigma=0.01,0.02", "--tasks", "brax:hopper"]
@@ -348,8 +348,8 @@ def test_variants_of_hyperparameters_ride_along_and_others_are_programs(on_path)
     assert first.beside == [{"aux_weight": 0.5}, {"min_std": 0.1}]
     assert [one.label for one in others][-2:] == ["four-values", "layer-norm"]
     hp = our_settings("cpu", read_our_changes("cpu", first.changes))[1]
-    settings, labels = settings_of(first, hp)
-    assert labels[::2] == [
+    settings = settings_of(first, hp)
+    assert labels_of(arguments, first)[::2] == [
         {"sigma": pytest.approx(0.01)},
         {"aux_weight": 0.5, "sigma": pytest.approx(0.01)},
         {"min_std": pytest.approx(0.1), "sigma": pytest.approx(0.01)},

@@ -117,11 +117,11 @@ def train_live(
     """
     console = make_console() if console is None else console
     plan = _plan(task, config, hyperparameters, grid or {}, num_seeds, seed)
-    plan.check()
-    check_logs(logs)
     to_fit = settings_to_fit(
         plan.preset, () if hyperparameters is None else Hyperparameters._fields
     )
+    plan.check(to_fit)
+    check_logs(logs)
     folder = Path(out) if out is not None else None
     with (
         listening() as told,

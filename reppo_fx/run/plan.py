@@ -10,9 +10,9 @@ from typing import Any
 import jax
 
 from .._errors import unknown_name
-from ..settings import Config, Hyperparameters, check_hyperparameters
+from ..settings import Config, Hyperparameters
 from ..sweeps.members import flatten_members, label_settings
-from ..sweeps.space import grid
+from ..sweeps.space import grid, grid_but_for
 from ..training.presets import FittedWorld, fit_to_world
 
 Types = tuple[type, ...]
@@ -45,8 +45,11 @@ class Plan:
     seed: int = 0
     evaluations: tuple[int, ...] = ()
 
-    def check(self) -> None:
+    def check(self, undecided: Collection[str] = ()) -> None:
         """Raise a sentence about the first thing that cannot be.
+
+        Args:
+            undecided: names of settings that the task will decide.
 
         Raises:
             ValueError: naming the setting, its value and what is allowed.
@@ -55,8 +58,7 @@ class Plan:
             raise ValueError(f"seeds is {self.num_seeds}; at least 1 is needed.")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ValueError(f"seed is {self.seed}; it must be from 0 to {LARGEST_SEED}.")
-        check_hyperparameters(self.hyperparameters)
-        self.settings()
+        grid_but_for(undecided, self.hyperparameters, self.grid)
 
     def settings(self) -> Hyperparameters:
         """All settings, leaves `[settings]`."""

@@ -95,7 +95,7 @@ def run_to_folder(
             checkpoint that could not be written.
         ImportError: if what the task or a log needs is not installed.
     """
-    plan.check()
+    plan.check(to_fit)
     check_logs(logs)
     with (
         listening() as told,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, SupportsIndex
 
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, ScalarLike
 from .._errors import unknown_name
 from .._keys import as_key
 from .._ranges import ORDERED, as_count, as_number, check_ranges
-from ..settings import Config, Hyperparameters, check_hyperparameters
+from ..settings import Config, Hyperparameters
 
 PERTURBATION = 1.25
 
@@ -161,9 +161,15 @@ def grid(base: Hyperparameters | None = None, **values: Iterable[ScalarLike]) ->
     >>> settings.learning_rate.shape, settings.discount.shape
     ((6,), (6,))
     """
-    base = Hyperparameters() if base is None else base
+    return grid_but_for((), Hyperparameters() if base is None else base, values)
+
+
+def grid_but_for(
+    undecided: Collection[str], base: Hyperparameters, values: Mapping[str, Iterable[ScalarLike]]
+) -> Hyperparameters:
+    """A `grid` whose settings that are `undecided` are not looked at: they will have other values than the base."""
     _check_names(values)
-    _check_base(base, values)
+    _check_base(base, [*values, *undecided])
     columns = {name: _list_values(name, options) for name, options in values.items()}
     for name, options in columns.items():
         for option in options:
@@ -176,7 +182,8 @@ def grid(base: Hyperparameters | None = None, **values: Iterable[ScalarLike]) ->
     settings: Hyperparameters = jax.tree.map(
         lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, dtype), (count,)), base._replace(**product)
     )
-    check_hyperparameters(settings)
+    unseen = set(undecided) - set(values)
+    check_ranges({name: x for name, x in settings._asdict().items() if name not in unseen})
     return settings
 
 

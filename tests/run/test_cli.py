@@ -503,7 +503,7 @@ def test_a_run_of_the_largest_seed(probe_task, run, capsys):
 def planned(monkeypatch):
     """What is to be trained in a world with these flags, as it is where the run would begin."""
 
-    def plan_for(world, *flags):
+    def plan_for(world, *flags, command="train"):
         made = []
 
         def note(train, plan, *rest):
@@ -512,7 +512,7 @@ def planned(monkeypatch):
 
         monkeypatch.setattr(worlds, "make_world", lambda name, config: world)
         monkeypatch.setattr(session, "new_run", note)
-        assert cli.main(["train", "probe", *flags]) != 0
+        assert cli.main([command, "probe", *flags]) != 0
         return made[0]
 
     return plan_for
@@ -570,3 +570,32 @@ def test_what_is_given_and_does_not_go_with_what_is_fitted_is_refused_before_any
     assert cli.main(given) == 2
     assert "min_temperature is 0.2 and initial_temperature is 0.15;" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("world", "command", "flags", "found"),
+    [
+        # The preset's own first temperature is 0.1, its own bound 0.1.
+        (probes.bandit(), "train", ["--min-temperature", "0.4"], ([0.4], [0.8])),
+        (probes.bandit(), "sweep", ["--grid", "min_temperature=0.2,0.4"], ([0.2, 0.4], [0.8, 0.8])),
+        (
+            probes.match_observation()._replace(action_size=5),
+            "train",
+            ["--initial-temperature", "0.05"],
+            ([0.02], [0.05]),
+        ),
+        (
+            probes.bandit(),
+            "sweep",
+            ["--min-temperature", "0.9", "--grid", "initial_temperature=1,2"],
+            ([0.9, 0.9], [1.0, 2.0]),
+        ),
+    ],
+)
+def test_what_is_given_is_held_against_what_fits_the_task_and_not_against_the_preset(
+    planned, world, command, flags, found
+):
+    _, plan = planned(world._replace(episode_length=6), *flags, command=command)
+    settings = plan.settings()
+    lowest, first = settings.min_temperature, settings.initial_temperature
+    np.testing.assert_allclose((lowest, first), found, rtol=1e-6)
