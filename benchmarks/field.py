@@ -81,8 +81,7 @@ def field() -> str:
         "hopper; `reppo-published`: the published hyperparameters with 128 x 64 steps per iteration and width 64).",
         "Playground's are for 5 to 60 M steps with up to thousands of instances on a GPU; the preset `cpu` was",
         "chosen on the two Cartpole tasks at 0.3 M steps on two cores. `reppo-any` is one setting for every task,",
-        "with nothing given but the task, as it was with 64 instances of 32 steps (128 of 16 now);",
-        "rejax has its settings for each gymnax task, for Asterix those for",
+        "with nothing given but the task; rejax has its settings for each gymnax task, for Asterix those for",
         "Breakout. So the tables say what one gets on such a machine, not what each method could reach with",
         "settings made for it.",
     ]
