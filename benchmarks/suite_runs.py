@@ -116,7 +116,7 @@ def settings_of(program: Program, hp: rx.Hyperparameters) -> rx.Hyperparameters:
 
 
 def labels_of(arguments: argparse.Namespace, program: Program) -> list[dict[str, float]]:
-    """What is said of each of them, before the task has decided the others.
+    """What results say of each of them; known before the task has decided what is left to it.
 
     Raises:
         ValueError: for settings that cannot be.
