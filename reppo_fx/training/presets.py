@@ -41,6 +41,9 @@ DISCRETE_SETTINGS: dict[str, float] = {
     "min_temperature_spread": 0.0,
 }
 """Those that fit discrete actions: a policy that stays random until values are right does not fall back."""
+DISCRETE_DISCOUNT = 0.99
+"""The least of discrete actions: each of them changes little, and what goes wrong slowly, as a cart that drifts off
+its track, is not seen within the horizon of a short episode."""
 FITTED_SETTINGS = (*EPISODE_SETTINGS, *DISCRETE_SETTINGS)
 """All of them."""
 
@@ -232,7 +235,8 @@ def fit_to_world(
     """Settings with those of `names` as they fit a world.
 
     Its episodes give `horizon_discount` and, where actions are continuous, `training_episode`; discrete actions
-    `DISCRETE_SETTINGS`, and whole episodes: what a few actions reach by chance, as in Acrobot, they reach late.
+    `DISCRETE_SETTINGS`, at least `DISCRETE_DISCOUNT`, and whole episodes: what a few actions reach by chance, as in
+    Acrobot, they reach late.
     The `d` dimensions of a continuous one share `MIN_TEMPERATURE`: a policy `exp(Q / α)` loses `α / 2` of its value
     in each of them (`Q` quadratic), so the same bound for every task would take more from a robot than from a pole.
 
@@ -251,7 +255,8 @@ def fit_to_world(
     fitted = dict(DISCRETE_SETTINGS) if discrete else shared
     length = config.episode_length or world.episode_length
     if length is not None:
-        fitted["discount"] = horizon_discount(length)
+        lowest = {"lowest": DISCRETE_DISCOUNT} if discrete else {}
+        fitted["discount"] = horizon_discount(length, **lowest)
         if "training_time_limit" in names and not discrete:
             config = dataclasses.replace(config, training_time_limit=training_episode(length))
     own = {name: value for name, value in fitted.items() if name in names}
@@ -264,9 +269,10 @@ def preset_for(
     """A preset with what fits a world's episodes: `horizon_discount` and `training_episode` of their length.
 
     `"any"` is fitted to its actions, too. The dimensions of a continuous one share the bound under the temperature,
-    `0.1 / d`. Where they are discrete, training episodes stay whole, and the first temperature is higher, falls
-    faster, and has a higher bound that no spread of values lowers: 0.8, rate 1, 0.2 and 0 in place of 0.1, 0.3, 0.1
-    and 20. The command line does the same with `--preset any` for all of these that are not given.
+    `0.1 / d`. Where they are discrete, training episodes stay whole, the discount is at least 0.99 (with every
+    preset), and the first temperature is higher, falls faster, and has a higher bound that no spread of values
+    lowers: 0.8, rate 1, 0.2 and 0 in place of 0.1, 0.3, 0.1 and 20. The command line does the same with
+    `--preset any` for all of these that are not given.
 
     Args:
         world: an environment or a simulator. Where it does not say how long its episodes are, and `episode_length`

@@ -547,17 +547,19 @@ def test_the_bound_under_the_temperature_is_fitted_to_the_size_of_actions(planne
 
 
 @pytest.mark.parametrize(
-    ("flags", "temperature"),
+    ("flags", "expected"),
     [
-        ([], (0.8, 1.0)),
-        (["--temperature-rate", "0.5"], (0.8, 0.5)),
-        (["--preset", "dmc"], (0.01, 1.0)),
+        ([], (0.8, 1.0, 0.99)),
+        (["--temperature-rate", "0.5"], (0.8, 0.5, 0.99)),
+        (["--discount", "0.9"], (0.8, 1.0, 0.9)),
+        (["--preset", "cpu"], (0.8, 1.0, 0.98)),
+        (["--preset", "dmc"], (0.01, 1.0, 0.99)),
     ],
 )
-def test_the_preset_for_unknown_tasks_is_fitted_to_discrete_actions(planned, flags, temperature):
+def test_the_preset_for_unknown_tasks_is_fitted_to_discrete_actions(planned, flags, expected):
     _, plan = planned(probes.bandit()._replace(episode_length=6), *flags)
     found = plan.hyperparameters
-    assert (found.initial_temperature, found.temperature_rate) == temperature
+    assert (found.initial_temperature, found.temperature_rate, found.discount) == expected
 
 
 def test_what_is_given_and_does_not_go_with_what_is_fitted_is_refused_before_anything_is_written(

@@ -386,6 +386,13 @@ def test_the_dimensions_of_an_action_share_the_bound_under_the_temperature():
     assert rx.preset_for(world, "cpu")[1].min_temperature == 0.0
 
 
+def test_discrete_actions_look_at_least_a_hundred_steps_ahead():
+    for length, discount in ((9, 0.99), (500, 0.99), (1000, 0.99), (10_000, 0.995)):
+        world = probes.bandit()._replace(episode_length=length)
+        for name in ("any", "cpu"):
+            assert rx.preset_for(world, name)[1].discount == pytest.approx(discount)
+
+
 def test_a_preset_for_any_task_is_fitted_to_discrete_actions():
     world, (_, own) = probes.bandit()._replace(episode_length=None), rx.preset("any")
     assert rx.preset_for(world)[1] == own._replace(
