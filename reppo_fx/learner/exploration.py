@@ -15,6 +15,10 @@ from .rollout import Transition
 
 # Share of a step in the moving average of rewards, at least: where nothing is discounted too it goes on.
 SLOWEST = 1e-3
+# What a fit may leave of the squares of what was paid.
+UNEXPLAINED = 1e-3
+# Steps that a fit needs for each of its numbers.
+ROWS = 10
 
 Behave = Callable[[Distribution, PyTree[Array], Hyperparameters], PyTree[Array]]
 Start = Callable[[Array, Distribution, int], PyTree[Array]]
@@ -105,6 +109,54 @@ def reward_density(
     share = jnp.where(some, above, 0.0) / jnp.where(some, largest, 1.0)
     square = jnp.mean(jnp.square(share))
     return jnp.minimum(jnp.square(jnp.mean(share)) / jnp.where(square > 0.0, square, 1.0), 1.0)
+
+
+def without_prices(
+    rewards: Float[Array, "*batch"], actions: PyTree[Array], counts: Bool[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """Rewards with 0 where nothing but the price of an action was paid.
+
+    Where an action costs and a goal pays, as in MountainCarContinuous, every instance earns alike until the goal is
+    found, and nothing of it says where to look. So if most steps pay nothing above 0, and what these pay is a
+    function of their actions alone, `Σ_i b_i |a_i| + c_i a_i²` but for a thousandth, it counts as nothing.
+
+    Args:
+        rewards: of a rollout.
+        actions: as the environment got them, `[*batch, ...]`. Integers, and more than a tenth as many numbers as
+            there are steps, are not looked at.
+        counts: where there is a reward.
+
+    Returns:
+        The rewards, or those without prices.
+
+    >>> action = jnp.linspace(-1.0, 1.0, 64).reshape(8, 8, 1)
+    >>> price = -0.1 * action[..., 0] ** 2
+    >>> goal = jnp.zeros((8, 8)).at[3, 4].set(100.0)
+    >>> everywhere = jnp.ones((8, 8), bool)
+    >>> rewards = without_prices(jnp.where(goal > 0.0, goal, price), action, everywhere)
+    >>> print(rewards.min(), rewards.max(), rewards.sum())
+    0.0 100.0 100.0
+    """
+    numbers = [x for x in jax.tree.leaves(actions) if jnp.issubdtype(x.dtype, jnp.floating)]
+    if not numbers:
+        return rewards
+    action = jnp.concatenate([x.reshape(rewards.size, -1) for x in numbers], axis=1)
+    terms = jnp.concatenate([jnp.abs(action), jnp.square(action)], axis=1)
+    if rewards.size < ROWS * terms.shape[1]:
+        return rewards
+    reward, paid = rewards.ravel(), (counts & (rewards <= 0.0)).ravel()
+    largest = jnp.max(jnp.where(paid, -reward, 0.0))
+    price = jnp.where(paid, reward, 0.0) / jnp.where(largest > 0.0, largest, 1.0)
+    rms = jnp.sqrt(jnp.mean(jnp.square(terms), axis=0))
+    terms = jnp.where(paid[:, None], terms / jnp.where(rms > 0.0, rms, 1.0), 0.0)
+    # A little is added to what may be singular: actions that all cost the same.
+    gram = terms.T @ terms + 1e-6 * rewards.size * jnp.eye(terms.shape[1], dtype=terms.dtype)
+    left = price - terms @ jnp.linalg.solve(gram, terms.T @ price)
+    explained = jnp.sum(jnp.square(left)) <= UNEXPLAINED * jnp.sum(jnp.square(price))
+    most = 2 * jnp.sum(paid) >= jnp.sum(counts)
+    differ = jnp.max(jnp.where(paid, reward, -jnp.inf)) > jnp.min(jnp.where(paid, reward, jnp.inf))
+    priced = (paid & explained & most & differ).reshape(rewards.shape)
+    return jnp.where(priced, 0.0, rewards)
 
 
 def noise_scales(hp: Hyperparameters, num_envs: int) -> Float[Array, " num_envs"]:
@@ -235,7 +287,7 @@ def _take_in_rewards(
     """A step of a moving average for each row of a rollout, but for those where the simulator failed.
 
     After an end for good nothing is paid: that counts like a horizon of zeros, so that a goal which ends costs, and
-    a fall which ends gains, are seen.
+    a fall which ends gains, are seen. What actions cost is left out where it is all that is paid.
     """
     rate = jnp.maximum(1.0 - jnp.asarray(hp.discount), SLOWEST)
 
@@ -250,9 +302,10 @@ def _take_in_rewards(
 
     counts = ~transitions.nonfinite
     ended = transitions.terminated & counts
-    rows = jnp.where(counts, transitions.reward, 0.0), counts, ended
+    reward = without_prices(transitions.reward, transitions.action, counts)
+    rows = jnp.where(counts, reward, 0.0), counts, ended
     (rewards, weight), _ = jax.lax.scan(take_in, (noise.rewards, noise.weight), rows)
-    paid = jnp.min(jnp.where(counts, transitions.reward, jnp.inf))
+    paid = jnp.min(jnp.where(counts, reward, jnp.inf))
     lowest = jnp.minimum(noise.lowest, jnp.minimum(paid, jnp.where(ended.any(), 0.0, jnp.inf)))
     earned = jnp.where(weight > 0.0, rewards / jnp.where(weight > 0.0, weight, 1.0), lowest)
     return LastingNoise(noise.normals, rewards, weight, lowest, reward_density(earned, lowest))

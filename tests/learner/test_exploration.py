@@ -13,6 +13,7 @@ from reppo_fx.learner.exploration import (
     noise_correlations,
     noise_scales,
     reward_density,
+    without_prices,
 )
 from reppo_fx.learner.targets import trace_weights
 
@@ -216,11 +217,12 @@ def test_density_is_the_share_that_earns_in_any_unit(unit, lowest):
     assert 0.1 < at(3.0, 1.0, *8 * [0.0]) < at(*5 * [3.0], *5 * [1.0]) < 1.0
 
 
-def rewards_of(reward, terminated=None, nonfinite=None):
+def rewards_of(reward, terminated=None, nonfinite=None, action=None):
     """A rollout of which exploring reads only these."""
     none = jnp.zeros_like(reward, bool)
     ended, failed = (none if x is None else jnp.asarray(x) for x in (terminated, nonfinite))
-    return rx.Transition(reward, reward, reward, reward, ended, none, failed, {})
+    action = jnp.zeros_like(reward, jnp.int32) if action is None else action
+    return rx.Transition(reward, action, reward, reward, ended, none, failed, {})
 
 
 @pytest.mark.parametrize("discount", [0.9, 0.99, 1.0])
@@ -280,6 +282,59 @@ def test_ends_for_good_are_seen_in_what_is_earned(reward, every, found):
     seen = rewards_of(jnp.full((1000, 64), reward), ended)
     noise = rx.CORRELATED_NOISE.observe(noise, seen, LASTING._replace(discount=0.98))
     assert (float(noise.density) > 0.5) == found
+
+
+PRICES = {
+    "squares": lambda a: -0.1 * jnp.square(a).sum(-1),
+    "magnitudes, each its own": lambda a: -(jnp.abs(a) * jnp.array([0.5, 2.0])).sum(-1),
+    "tiny": lambda a: -1e-12 * jnp.square(a).sum(-1),
+    "both, huge": lambda a: -1e9 * (jnp.abs(a) + 3.0 * jnp.square(a)).sum(-1),
+}
+
+
+@pytest.mark.parametrize("price", PRICES.values(), ids=PRICES)
+def test_noise_lasts_where_actions_cost_and_nothing_is_found(price):
+    """Quieter from rollout to rollout, as a policy gets that pays for each action; then a goal is met."""
+    hp = LASTING._replace(discount=0.9)
+    noise = rx.CORRELATED_NOISE.start(KEY, rx.tanh_normal(2), 64)
+    for turn in range(6):
+        action = jax.random.uniform(jax.random.key(turn), (8, 64, 2), minval=-1.0) * 0.1**turn
+        noise = rx.CORRELATED_NOISE.observe(noise, rewards_of(price(action), action=action), hp)
+        assert float(noise.density) == 0.0
+    for instances, sparse in ((3, True), (64, False)):
+        action = jax.random.uniform(KEY, (8, 64, 2), minval=-1.0)
+        goal = -100.0 * price(jnp.ones((1, 2)))
+        paid = price(action).at[4, :instances].add(goal)
+        found = rx.CORRELATED_NOISE.observe(noise, rewards_of(paid, action=action), hp)
+        assert (float(found.density) < 0.1) == sparse
+        assert sparse or float(found.density) > 0.9
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        lambda a, x: -jnp.square(a).sum(-1) - 0.1 * jnp.square(x),  # a state costs, too
+        lambda a, x: 1.0 - 0.1 * jnp.square(a).sum(-1) + 0.0 * x,  # a step that is survived pays
+        lambda a, x: jnp.full_like(x, -1.0),  # all alike: nothing is said of actions
+        lambda a, x: -jnp.square(a).sum(-1) + (x > 0.0),  # most steps are paid
+        lambda a, x: jnp.zeros_like(x),
+    ],
+)
+def test_what_is_more_than_the_price_of_actions_stays_as_it_is(reward):
+    action = jax.random.uniform(KEY, (8, 64, 2), minval=-1.0)
+    place = jax.random.normal(jax.random.key(1), (8, 64)) + 1.0
+    paid = reward(action, place)
+    everywhere = jnp.ones((8, 64), bool)
+    assert jnp.array_equal(without_prices(paid, action, everywhere), paid)
+    cost = -jnp.square(action).sum(-1)
+    # Too few steps for as many numbers, actions that are listed, and steps that do not count.
+    for counts, its_actions in (
+        (everywhere, jnp.tile(action, 30)),
+        (everywhere, jnp.zeros((8, 64), jnp.int32)),
+        (~everywhere, action),
+    ):
+        assert jnp.array_equal(without_prices(cost, its_actions, counts), cost)
+    assert not without_prices(cost, action, everywhere).any()
 
 
 @pytest.mark.parametrize(
