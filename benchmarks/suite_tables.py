@@ -79,6 +79,11 @@ def explored() -> str:
     return wide(RESULTS / "explored", "What was tried", picture=False)
 
 
+def scales() -> str:
+    """The preset for unknown tasks with each scale of values, nothing else changed."""
+    return wide(RESULTS / "scales", "Scales of values", picture=False)
+
+
 def made_from(folder: Path) -> str:
     return (
         f"Made by `python benchmarks/table.py` from the JSON files in `{folder.name}/`, which have commit and "

@@ -197,7 +197,7 @@ class Hyperparameters(NamedTuple):
         exploration_noise_max: and the last one's; linear in between.
         exploration_base: share of the instances that have the smallest factor; with correlated noise: none.
         exploration_density: with `exploration="correlated"`, noise lasts while `reward_density` is at most this;
-            1 for always.
+            1 for always. What actions cost counts as nothing where it is all that most steps pay.
         noise_correlation: with `exploration="correlated"`, `ρ` of the noise from one step to the next.
         min_trace_weight: no return is trusted less than this for its action having been a wider policy's.
         reward_scale: rewards are multiplied by this for learning; evaluation reports the task's own.

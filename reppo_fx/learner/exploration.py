@@ -327,7 +327,8 @@ CORRELATED_NOISE = Exploration(
 
 Every single action is distributed as the policy's, so returns are trusted as they are; successive ones are not
 independent, so an instance moves in one direction for about `1 / (1 − ρ)` steps. It does as long as rewards are
-sparse, `reward_density ≤ exploration_density`: of instances that earn alike there is nothing to be found, and the
-policy learns better from actions that are independent. Choose it where a reward is found only by pushing on (a
-swing-up with sparse rewards), `NOISE` where actions beyond the policy's spread are wanted.
+sparse, `reward_density ≤ exploration_density`, the mere price of actions (`without_prices`) not counted: of
+instances that earn alike there is nothing to be found, and the policy learns better from actions that are
+independent. Choose it where a reward is found only by pushing on (a swing-up with sparse rewards), `NOISE` where
+actions beyond the policy's spread are wanted.
 """

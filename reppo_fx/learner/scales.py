@@ -111,10 +111,13 @@ def _observe(
     statistics = return_statistics(state.statistics, transitions, hp)
     middle = center(state.targets)
     s = rule(statistics, about(state.targets, middle), hp)
+    # Nothing but zeros so far has no scale.
+    now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)
     return state._replace(
         statistics=statistics,
-        # Nothing but zeros so far has no scale.
-        now=jnp.where((s > 0) & jnp.isfinite(s), s, state.now),
+        now=now,
+        # What a critic says that has never been trained has no unit yet.
+        trained=jnp.where(state.targets.weight > 0, state.trained, now),
         center=middle,
         inner=inner.observe(state.inner, transitions, hp),
     )
