@@ -138,25 +138,30 @@ def without_prices(
     0.0 100.0 100.0
     """
     numbers = [x for x in jax.tree.leaves(actions) if jnp.issubdtype(x.dtype, jnp.floating)]
-    if not numbers:
+    flat = [x.reshape(rewards.size, -1) for x in numbers]
+    if not flat or rewards.size < 2 * ROWS * sum(x.shape[1] for x in flat):
         return rewards
-    action = jnp.concatenate([x.reshape(rewards.size, -1) for x in numbers], axis=1)
+    action = jnp.concatenate(flat, axis=1)
     terms = jnp.concatenate([jnp.abs(action), jnp.square(action)], axis=1)
-    if rewards.size < ROWS * terms.shape[1]:
-        return rewards
-    reward, paid = rewards.ravel(), (counts & (rewards <= 0.0)).ravel()
-    largest = jnp.max(jnp.where(paid, -reward, 0.0))
-    price = jnp.where(paid, reward, 0.0) / jnp.where(largest > 0.0, largest, 1.0)
-    rms = jnp.sqrt(jnp.mean(jnp.square(terms), axis=0))
-    terms = jnp.where(paid[:, None], terms / jnp.where(rms > 0.0, rms, 1.0), 0.0)
-    # A little is added to what may be singular: actions that all cost the same.
-    gram = terms.T @ terms + 1e-6 * rewards.size * jnp.eye(terms.shape[1], dtype=terms.dtype)
-    left = price - terms @ jnp.linalg.solve(gram, terms.T @ price)
-    explained = jnp.sum(jnp.square(left)) <= UNEXPLAINED * jnp.sum(jnp.square(price))
+    paid = counts & (rewards <= 0.0)
+    prices = jnp.where(paid, rewards, 0.0)
     most = 2 * jnp.sum(paid) >= jnp.sum(counts)
-    differ = jnp.max(jnp.where(paid, reward, -jnp.inf)) > jnp.min(jnp.where(paid, reward, jnp.inf))
-    priced = (paid & explained & most & differ).reshape(rewards.shape)
-    return jnp.where(priced, 0.0, rewards)
+    # Where all are alike, nothing is said of actions.
+    differ = jnp.min(prices) < jnp.max(jnp.where(paid, rewards, -jnp.inf))
+    explained = _is_sum(prices.ravel(), jnp.where(paid.ravel()[:, None], terms, 0.0))
+    return jnp.where(paid & most & differ & explained, 0.0, rewards)
+
+
+def _is_sum(numbers: Float[Array, " n"], terms: Float[Array, "n k"]) -> Bool[Array, ""]:
+    """Whether numbers are a weighted sum of their terms, but for `UNEXPLAINED`; in units of the largest of each."""
+    largest = jnp.max(jnp.abs(numbers))
+    y = numbers / jnp.where(largest > 0.0, largest, 1.0)
+    most = jnp.max(terms, axis=0)
+    x = terms / jnp.where(most > 0.0, most, 1.0)
+    # A little is added to what may be singular: actions that all cost the same.
+    gram = x.T @ x + 1e-6 * len(y) * jnp.eye(x.shape[1], dtype=x.dtype)
+    left = y - x @ jnp.linalg.solve(gram, x.T @ y)
+    return jnp.sum(jnp.square(left)) <= UNEXPLAINED * jnp.sum(jnp.square(y))
 
 
 def noise_scales(hp: Hyperparameters, num_envs: int) -> Float[Array, " num_envs"]:
