@@ -122,8 +122,8 @@ def without_prices(
 
     Args:
         rewards: of a rollout.
-        actions: as the environment got them, `[*batch, ...]`. Integers, and more than a tenth as many numbers as
-            there are steps, are not looked at.
+        actions: as the environment got them, `[*batch, ...]`. Integers are not looked at, nor are more than a
+            twentieth as many numbers as there are steps.
         counts: where there is a reward.
 
     Returns:
