@@ -57,7 +57,8 @@ def scaled_value_function(
     `s` is computed from everything seen so far once a rollout is collected, and frozen for the whole iteration. A
     critic that was trained under another `s` reads its values in the old unit; they are multiplied by
     `s_old / s_new` until it is trained again. So temperature, `sigma` and every other hyperparameter are free of
-    the reward's unit: multiplying all rewards by a number changes nothing.
+    the reward's unit: multiplying all rewards by a number changes nothing, if the first rollout pays anything. As
+    long as nothing but zeros has been paid, `s` has nothing to go by, and begins at 1.
 
     Args:
         inner: a categorical or squared one, on a support that is symmetric where rewards may be negative.

@@ -255,8 +255,9 @@ def fit_to_world(
     fitted = dict(DISCRETE_SETTINGS) if discrete else shared
     length = config.episode_length or world.episode_length
     if length is not None:
-        lowest = {"lowest": DISCRETE_DISCOUNT} if discrete else {}
-        fitted["discount"] = horizon_discount(length, **lowest)
+        fitted["discount"] = horizon_discount(length)
+        if discrete:
+            fitted["discount"] = max(fitted["discount"], DISCRETE_DISCOUNT)
         if "training_time_limit" in names and not discrete:
             config = dataclasses.replace(config, training_time_limit=training_episode(length))
     own = {name: value for name, value in fitted.items() if name in names}
