@@ -3,18 +3,21 @@
 python benchmarks/gpu.py --minutes 25 --authors PATH
 python benchmarks/gpu.py --minutes 5 --toy --out /tmp/toy     # every step once, at toy size, on any device
 
-1. Throughput at the published setting for 1, 4, 16 and 64 members in one program, against the original code with
-   as many seeds, and against the floor of the update's matrix products.
-2. Full runs of control-suite tasks, cheapest first, all seeds of a task in one program. A run that the time is up
+1. Every program is compiled, all side by side, into one cache: what a GPU is lent for is not compiling, and one
+   program at a time keeps most of the host's cores idle. The first full run starts meanwhile.
+2. Throughput at the published setting for 1, 4, 16 and 64 members in one program, for one beside the original code
+   and the floor of the update's matrix products.
+3. Full runs of control-suite tasks, cheapest first, all seeds of a task in one program. A run that the time is up
    for is stopped as by Ctrl-C, and goes on from its checkpoint in the next call.
 Worlds are pure (MuJoCo Playground's MJX). Results are JSON beside the others, written after each; runs are in
-OUT/runs. Nothing is downloaded.
+OUT/runs, compiled programs in OUT/cache. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -24,66 +27,163 @@ from pathlib import Path
 
 import numpy as np
 import record
+from speed import SIDES
 
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import read_config
 from reppo_fx.run.table import read_returns
 
 TASKS = ("CheetahRun", "WalkerRun", "HopperHop", "HumanoidWalk", "HumanoidRun")
-MEMBERS = (1, 4, 16, 64)
+ORIGINAL, _, OURS = SIDES
+# Members and whose program, in order of what is wanted most.
+PROGRAMS = ((1, OURS), (1, ORIGINAL), (16, OURS), (4, OURS), (64, OURS))
+TOGETHER = "compiled_side_by_side"
+"""In a result: seconds until a program was compiled while all of them were."""
 SPARE = 20.0  # seconds that stopping a run may take
+COMPILING = 0.45  # of the time, at most
 TOY = ["--total-steps", "2048", "--num-envs", "16", "--num-steps", "8", "--num-minibatches", "2"]
 TOY += ["--num-epochs", "1", "--actor-width", "16", "--critic-width", "16", "--num-evals", "2"]
 TOY += ["--num-eval-envs", "2", "--episode-length", "20"]
 
 
-def call(command: list[str], deadline: float) -> bool:
-    """Run until it ends or time is up; whether it ended well."""
-    process = subprocess.Popen([sys.executable, *command])
-    try:
-        return process.wait(max(deadline - time.monotonic() - SPARE, 1.0)) == 0
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+def start(
+    arguments: argparse.Namespace, command: list[str], out: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """A process with the common cache that takes of the device's memory what it needs, and not most of it."""
+    settings = {"JAX_COMPILATION_CACHE_DIR": str(arguments.out.resolve() / "cache")}
+    settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    settings |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    writes = out.open("wb") if out else None
+    return subprocess.Popen(
+        [sys.executable, *command], env={**os.environ, **settings}, stdout=writes
+    )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C does, and for good if that takes too long."""
+    process.send_signal(signal.SIGINT)
     try:
         process.wait(SPARE)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+def finish(process: subprocess.Popen[bytes], until: float) -> bool:
+    """Wait until it ends or time is up; whether it ended well."""
+    try:
+        return process.wait(max(until - time.monotonic(), 1.0)) == 0
+    except subprocess.TimeoutExpired:
+        stop(process)
     return False
 
 
-def throughput(arguments: argparse.Namespace, members: int, deadline: float) -> None:
-    size = "tiny" if arguments.toy else "published"
-    task = "CartpoleSwingup" if arguments.toy else TASKS[0]
+def task_and_size(arguments: argparse.Namespace) -> tuple[str, str]:
+    return ("CartpoleSwingup", "tiny") if arguments.toy else (TASKS[0], "published")
+
+
+def wanted(arguments: argparse.Namespace) -> list[tuple[int, str]]:
+    """The programs whose throughput is not there yet."""
+    sides = (OURS, ORIGINAL) if arguments.authors else (OURS,)
+    return [
+        (members, side)
+        for members, side in PROGRAMS
+        if side in sides and not kept(arguments, members, side)
+    ]
+
+
+def result_of(arguments: argparse.Namespace, members: int) -> Path:
+    task, size = task_and_size(arguments)
     many = f"_{members}" if members > 1 else ""
-    if (arguments.out / f"gpu_speed_{size}_{task}{many}.json").exists():
-        return
+    return Path(arguments.out) / f"gpu_speed_{size}_{task}{many}.json"
+
+
+def kept(arguments: argparse.Namespace, members: int, side: str) -> bool:
+    path = result_of(arguments, members)
+    return path.exists() and any(turn["side"] == side for turn in record.read(path)["turns"])
+
+
+def speed_command(arguments: argparse.Namespace, members: int) -> list[str]:
+    task, size = task_and_size(arguments)
     command = [str(Path(__file__).parent / "speed.py"), task, "--size", size]
-    # Of a call that is stopped the turns that it has done are kept there.
+    command += ["--members", str(members)] + ["--without-floor"] * (members > 1)
+    return command + (["--authors", str(arguments.authors)] if arguments.authors else [])
+
+
+def compile_all(arguments: argparse.Namespace, until: float) -> None:
+    """Compile every program, all at the same time; the first full run trains while that takes."""
+    folder = arguments.out / "compiled"
+    folder.mkdir(exist_ok=True)
+    path = lambda members, side: folder / f"{members} {side}.json"
+    missing = [one for one in wanted(arguments) if not path(*one).exists()]
+    if not missing:
+        return
+    first = next(filter(None, (full_command(arguments, task) for task in tasks(arguments))), None)
+    running = start(arguments, first) if first else None
+    parts = {
+        one: start(
+            arguments,
+            [*speed_command(arguments, one[0]), "--side", one[1], "--only-compile"],
+            path(*one).with_suffix(".part"),
+        )
+        for one in missing
+    }
+    for one, process in parts.items():
+        if finish(process, until):
+            path(*one).with_suffix(".part").replace(path(*one))
+    if running:
+        stop(running)
+
+
+def throughput(arguments: argparse.Namespace, members: int, side: str, until: float) -> None:
+    """Measure one program by itself, from the cache; beside it, how long compiling took when all did."""
+    result = result_of(arguments, members)
+    before = record.read(result) if result.exists() else {}
     new = arguments.out / f"new-{members}"
-    command += ["--members", str(members), "--repeats", "1", "--resume", "--out", str(new)]
-    command += ["--sides", "ours: cleaner"] if arguments.toy else []
-    if arguments.authors:
-        command += ["--authors", str(arguments.authors)]
-    if call(command, deadline):
-        for path in new.glob("speed_*.json"):
-            path.replace(arguments.out / f"gpu_{path.name}")
-        shutil.rmtree(new)
+    new.mkdir(exist_ok=True)
+    target = new / result.name.removeprefix("gpu_")
+    if before:
+        shutil.copy(result, target)
+    command = [*speed_command(arguments, members), "--sides", side, "--repeats", "1", "--resume"]
+    command += ["--out", str(new), "--cache", str(arguments.out.resolve() / "cache")]
+    if finish(start(arguments, command), until):
+        together = before.get(TOGETHER, {})
+        compiled = arguments.out / "compiled" / f"{members} {side}.json"
+        if compiled.exists():
+            seconds = json.loads(compiled.read_text().splitlines()[-1])["compile_seconds"]
+            together = {**together, side: round(seconds, 1)}
+        record.write({**record.read(target), TOGETHER: together}, result)
+    shutil.rmtree(new)
 
 
-def full_run(arguments: argparse.Namespace, task: str, deadline: float) -> None:
-    result = record.learning_file(arguments.out, "dmc", task)
-    if result.exists():
-        return
+def tasks(arguments: argparse.Namespace) -> tuple[str, ...]:
+    return ("CartpoleBalance",) if arguments.toy else TASKS
+
+
+def full_command(arguments: argparse.Namespace, task: str) -> list[str]:
+    """What starts a full run, or goes on with it; nothing if it is done."""
+    if record.learning_file(arguments.out, "dmc", task).exists():
+        return []
     folder = arguments.out / "runs" / task
-    command = ["-m", "reppo_fx", "train"]
     if (folder / "checkpoints").exists():
-        command += ["--resume", str(folder)]
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-        command += [task, "--preset", "dmc", "--seeds", str(arguments.seeds), "--out", str(folder)]
-        command += TOY if arguments.toy else []
-    if not call(command, deadline):
+        return ["-m", "reppo_fx", "train", "--resume", str(folder)]
+    shutil.rmtree(folder, ignore_errors=True)
+    command = ["-m", "reppo_fx", "train", task, "--preset", "dmc", "--out", str(folder)]
+    return [*command, "--seeds", str(arguments.seeds), *(TOY if arguments.toy else [])]
+
+
+def full_run(arguments: argparse.Namespace, task: str, until: float) -> None:
+    """Train one to its end, if there is time; what it has reached by then is written."""
+    command = full_command(arguments, task)
+    if not command:
         return
+    done = finish(start(arguments, command), until)
+    folder = arguments.out / "runs" / task
+    name = "dmc" if done else "stopped"
+    if (folder / "metrics.csv").exists():
+        write_curve(folder, record.learning_file(arguments.out, name, task))
+
+
+def write_curve(folder: Path, result: Path) -> None:
     description = read_config(folder)
     steps, returns = read_returns(folder / "metrics.csv", Plan.from_json(description))
     rows = zip(steps.tolist(), np.asarray(returns)[:, 0].tolist(), strict=True)
@@ -103,15 +203,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     parser.add_argument("--toy", action="store_true", help="sizes that any device can do")
     arguments = parser.parse_args()
-    deadline = time.monotonic() + 60.0 * arguments.minutes
+    began = time.monotonic()
+    until = began + 60.0 * arguments.minutes - SPARE
     arguments.out.mkdir(parents=True, exist_ok=True)
-    jobs = [(throughput, members) for members in MEMBERS]
-    jobs += [(full_run, task) for task in (("CartpoleBalance",) if arguments.toy else TASKS)]
-    for job, what in jobs:
-        if deadline - time.monotonic() < 2 * SPARE:
-            print(f"time is up before {what}; call again to go on")
-            break
-        job(arguments, what, deadline)
+    compile_all(arguments, began + 60.0 * arguments.minutes * COMPILING)
+    for members, side in wanted(arguments):
+        if until - time.monotonic() > SPARE:
+            throughput(arguments, members, side, until)
+    for task in tasks(arguments):
+        if until - time.monotonic() > SPARE:
+            full_run(arguments, task, until)
+    if until - time.monotonic() <= SPARE:
+        print("time is up; call again to go on")
     print(json.dumps(sorted(path.name for path in arguments.out.glob("*.json"))))
 
 

@@ -35,7 +35,8 @@ def load_authors(path: Path) -> Any:
         raise SystemExit(f"--authors is {path}; it must hold src/jaxrl/reppo.py.")
     import flax
 
-    flax.config.update("flax_pytree_module", False)
+    if hasattr(flax.config, "flax_pytree_module"):  # what flax older than that setting did anyway
+        flax.config.update("flax_pytree_module", False)
     if "hydra" in stand_in(*UNUSED):
         sys.modules["hydra"].main = lambda **_: lambda function: function
     sys.path.insert(0, str(path))

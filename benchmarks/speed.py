@@ -109,7 +109,8 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     axis = arguments.members > 1 or arguments.axis
     train, hp = our_train(task, size, arguments.side)
     row = measure_side(ours(train, hp, None if axis else mesh), arguments, mesh, axis)
-    return {**row, "floor": floor(train, hp)}
+    bare = arguments.without_floor or arguments.only_compile
+    return row if bare else {**row, "floor": floor(train, hp)}
 
 
 def measure_side(
@@ -122,8 +123,11 @@ def measure_side(
     members = lay(jax.random.split(jax.random.PRNGKey(0), shape), mesh)
     keys = jax.random.split(jax.random.PRNGKey(1), (arguments.iterations + 1, *shape))
     keys = [lay(key, mesh) for key in keys]
+    start = jax.jit(over(side.start, mesh))
     step = jax.jit(over(side.iteration, mesh), donate_argnums=0)
-    seconds_init, state = timed(jax.jit(over(side.start, mesh)), members)
+    if arguments.only_compile:
+        return {"side": arguments.side, "compile_seconds": compile_unrun(start, step, members)}
+    seconds_init, state = timed(start, members)
     seconds_compile, program = timed(lambda: step.lower(state, members).compile())
     first, state = timed(program, state, keys[0])
     to_first = time.perf_counter() - STARTED
@@ -149,6 +153,12 @@ def measure_side(
         ),
         "machine": record.stamp(),
     }
+
+
+def compile_unrun(start: Any, step: Any, members: Any) -> float:
+    """Seconds; of the device no memory is taken, so that many can do so at once."""
+    state = jax.eval_shape(start, members)
+    return timed(lambda: (start.lower(members).compile(), step.lower(state, members).compile()))[0]
 
 
 def environment_seconds(
@@ -181,7 +191,7 @@ def turn(arguments: argparse.Namespace, side: str, devices: int, cache: str) -> 
         command += ["--authors", str(arguments.authors)]
     command += ["--size", arguments.size, "--iterations", str(arguments.iterations), "--side", side]
     command += ["--members", str(arguments.members), "--devices", str(devices)]
-    command += ["--axis"] * arguments.axis
+    command += ["--axis"] * arguments.axis + ["--without-floor"] * arguments.without_floor
     process = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env=environment, check=True
     )
@@ -209,7 +219,8 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
                 name = f"{side}, {devices} devices" if devices > 1 else side
                 if (repeat, name) in done:
                     continue
-                row = turn(arguments, side, devices, f"{folder}/{side} {devices}")
+                cache = arguments.cache or f"{folder}/{side} {devices}"
+                row = turn(arguments, side, devices, str(cache))
                 result.update(row.pop("machine"))
                 turns.append({"repeat": repeat, **row})
                 record.write(result, path)
@@ -239,7 +250,10 @@ def main() -> None:
     )
     parser.add_argument("--sides", nargs="+", choices=SIDES, help="only these")
     parser.add_argument("--resume", action="store_true", help="keep the turns that are there")
+    parser.add_argument("--cache", type=Path, help="of programs, instead of empty ones")
+    parser.add_argument("--without-floor", action="store_true", help="leave it out")
     parser.add_argument("--side", choices=SIDES, help="only this one, as JSON")
+    parser.add_argument("--only-compile", action="store_true", help="that one, into the cache")
     arguments = parser.parse_args()
     if arguments.side:
         print(json.dumps(work(arguments)))

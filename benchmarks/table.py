@@ -63,9 +63,11 @@ def speed() -> str:
         "benchmarks/speed.py`); those of another machine carry a label.",
         "",
     ]
-    paths = RESULTS.glob("*speed_*.json")
-    for label, path in sorted((path.name.partition("speed_")[0], path) for path in paths):
-        lines += _speed_of(json.loads(path.read_text()), label.strip("_"))
+    found = {path: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*speed_*.json"))}
+    label = lambda path: path.name.partition("speed_")[0].strip("_")
+    order = lambda path: (label(path), found[path]["size"], found[path]["members"])
+    for path in sorted(found, key=order):
+        lines += _speed_of(found[path], label(path))
     return "\n".join(lines)
 
 
@@ -101,9 +103,15 @@ def _speed_of(result: dict[str, Any], label: str) -> list[str]:
         for own, base, digits in zip(
             _costs(rows), costs, (".0f", ".0f", ".0f", ".2f"), strict=True
         ):
-            cells.append(f"{own:{digits}} ({own / base:.2f})")
+            cells.append(f"{own:{digits}}" + ("" if math.isnan(base) else f" ({own / base:.2f})"))
         lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
+    if together := result.get("compiled_side_by_side"):
+        seconds = ", ".join(f"{side} {seconds:.0f} s" for side, seconds in together.items())
+        lines += [
+            f"Compiled while all of `gpu.py`'s programs were, and above taken from the cache: {seconds}.",
+            "",
+        ]
     for side, rows in sides.items():
         if "floor" in rows[0]:
             lines += [f"{side}: {_floor_of(rows, theirs, result['members'])}", ""]
@@ -118,8 +126,10 @@ def _costs(rows: list[dict[str, Any]]) -> tuple[float, float, float, float]:
 
 
 def _spread(values: list[float], digits: str) -> str:
-    """The median with the lowest and the highest."""
+    """The median with the lowest and the highest; a dash where there is nothing to hold it against."""
     middle = statistics.median(values)
+    if math.isnan(middle):
+        return "–"
     return f"{middle:{digits}} [{min(values):{digits}}, {max(values):{digits}}]"
 
 

@@ -20,13 +20,15 @@ def over_axis(function: Callable[P, T]) -> Callable[P, T]:
 
     >>> print(over_axis(lambda x: x.sum())(jnp.ones((1, 3))), over_axis(lambda x: x.sum())(jnp.ones((2, 3))))
     [3.] [3. 3.]
+    >>> print(over_axis(lambda x: 0)(jnp.ones(1)), over_axis(lambda x: 0)(jnp.ones(2)))
+    [0] [0 0]
     """
 
     def mapped(*args: P.args, **kwargs: P.kwargs) -> T:
         if {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(args)} != {(1,)}:
             return jax.vmap(function)(*args, **kwargs)
         result = function(*jax.tree.map(lambda leaf: leaf[0], args), **kwargs)
-        alone: T = jax.tree.map(lambda leaf: leaf[None], result)
+        alone: T = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
         return alone
 
     return mapped

@@ -600,3 +600,46 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
         [row["eval_return"] for row in shown[:2]]
     )
     assert rows[1]["seconds"] <= rows[2]["seconds"] <= rows[3]["seconds"]
+
+
+def test_programs_for_a_gpu_are_compiled_together_and_measured_apart(
+    on_path, tmp_path, monkeypatch
+):
+    import argparse
+    import json
+
+    import gpu
+
+    class Speed(list):
+        """A command that does as `speed.py` does: JSON of one program, or a turn more in the result."""
+
+        def __init__(self, arguments, members):
+            name = gpu.result_of(arguments, members).name.removeprefix("gpu_")
+            program = f"""
+import json, pathlib, sys
+def value(name): return sys.argv[sys.argv.index(name) + 1]
+if "--only-compile" in sys.argv:
+    print("compiling")
+    print(json.dumps({{"compile_seconds": {members} + 0.25}}))
+else:
+    path = pathlib.Path(value("--out")) / "{name}"
+    turns = json.loads(path.read_text())["turns"] if path.exists() else []
+    path.write_text(json.dumps({{"turns": [*turns, {{"side": value("--sides")}}]}}))
+"""
+            super().__init__(["-c", program])
+
+    monkeypatch.setattr(gpu, "speed_command", Speed)
+    monkeypatch.setattr(gpu, "full_command", lambda *_: [])
+    arguments = argparse.Namespace(out=tmp_path, toy=True, seeds=2, authors=tmp_path)
+    until = time.monotonic() + 120
+    gpu.compile_all(arguments, until)
+    for members, side in gpu.wanted(arguments):
+        gpu.throughput(arguments, members, side, until)
+    assert not gpu.wanted(arguments)
+    results = {path.name: json.loads(path.read_text()) for path in tmp_path.glob("gpu_*.json")}
+    one, many = (
+        results[f"gpu_speed_tiny_CartpoleSwingup{members}.json"] for members in ("", "_64")
+    )
+    assert [turn["side"] for turn in one["turns"]] == [gpu.OURS, gpu.ORIGINAL]
+    assert one[gpu.TOGETHER] == {gpu.OURS: 1.2, gpu.ORIGINAL: 1.2}
+    assert many[gpu.TOGETHER] == {gpu.OURS: 64.2}
