@@ -61,7 +61,7 @@ def compared() -> str:
         "hyperparameters of the published setting; 64 to 128 episodes per evaluation. `authors`: this package",
         "with the original's choices; `cleaner`: with its own (`presets.CLEANER`); others make one of these alone;",
         "`51-bins`: `authors` with 51 bins in place of the published 151; `cleaner-51-bins` and `original-51-bins`",
-        "the other two so. `any`: the preset of before, scale `target`, 64 x 32, equal in steps and widths.",
+        "the other two so. `any`: that preset, equal in steps and widths.",
         "Made from `compared/learning_*.json` (`python benchmarks/compared.py`).",
         "",
         *by_task(curves, "original"),

@@ -25,8 +25,8 @@ SEEDS = 8
 THRESHOLD = 0.9
 # The last quarter of a run's evaluations: one evaluation swings by more than variants differ.
 QUARTER = 4
-# What a preset that is compared as it is takes of a study's settings.
-LENGTHS = ("total_steps", "num_evals", "num_eval_envs")
+# What a preset that is compared takes of a study's settings: how long it learns, with what sizes.
+EQUAL = ("total_steps", "num_evals", "num_eval_envs", "width")
 
 
 class Study(NamedTuple):
@@ -38,7 +38,7 @@ class Study(NamedTuple):
         settings: of every variant.
         variants: changes by label, as on a command line.
         tasks: where.
-        presets: those that are compared as they are, under their names; only lengths are those of the study.
+        presets: those that are compared under their names; only lengths and widths are those of the study.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ def train_variant(study: Study, task: str, label: str) -> None:
 def variant_changes(study: Study, label: str) -> list[str]:
     """All changes of the preset, as on a command line; a variant's own before those of every variant."""
     if label in study.presets:
-        return write_changes({name: study.settings[name] for name in LENGTHS})
+        return write_changes({name: study.settings[name] for name in EQUAL})
     own = dict(text.split("=", 1) for text in study.variants[label].split())
     return write_changes({**study.settings, **own})
 

@@ -179,6 +179,9 @@ def run_seeds(
     """Evaluations of some of the seeds, in one program; kept from one to the next."""
     preset, changes = _preset(arguments, program)
     unfitted, _ = our_settings(preset, changes)
+    folder = unfinished(arguments, task, program, seeds)
+    if rows := done_before(folder, unfitted.total_steps):
+        return rows
     world = paying_more(
         make_world(full_name(task), unfitted, **own["environment"]), arguments.shift
     )
@@ -188,7 +191,7 @@ def run_seeds(
     keys, members = jax.tree.map(lambda leaf: leaf[chosen], (keys, members))
     with (
         closing(train_in(world, config)) as train,
-        Checkpoints(unfinished(arguments, task, program, seeds), keep=1) as kept,
+        Checkpoints(folder, keep=1) as kept,
     ):
         compiled = compile_programs(train, keys, members)
         state, rows = begin(train, compiled, keys, members, kept)
@@ -200,6 +203,13 @@ def run_seeds(
                 show(task, program.label, rows[-1])
                 kept.save(progress.iteration, progress.state, {"run": own, "rows": rows})
     return rows
+
+
+def done_before(folder: Path, total_steps: int) -> list[dict[str, Any]]:
+    """Evaluations of seeds that were trained to the end before others of their task were; else none."""
+    with Checkpoints(folder) as kept:
+        rows: list[dict[str, Any]] = kept.record()["rows"] if kept.steps() else []
+    return rows if rows and rows[-1]["env_steps"] >= total_steps else []
 
 
 def joined(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:

@@ -589,7 +589,16 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
         suite.check(suite.parse([*texts[:7], "3", *texts[8:]]))
 
     monkeypatch.setattr(suite_runs, "show", show)
+    compile_programs, compiled = suite_runs.compile_programs, []
+
+    def compile_and_count(*own):
+        compiled.append(own)
+        return compile_programs(*own)
+
+    monkeypatch.setattr(suite_runs, "compile_programs", compile_and_count)
     suite.keep(path, arguments, task, program)
+    # Seeds that were done are not begun again.
+    assert len(compiled) == len(folders) - (stopped_after > 4)
     assert "going on after 64 steps" in capsys.readouterr().out
     assert not any(folder.exists() for folder in folders)
     rows = record.read(path)["evaluations"]

@@ -19,7 +19,10 @@ from reppo_fx.envs import probes
 from .sizes import TOY_CONFIG
 
 # Made so small that nothing is learned: what is said of that is right, and tested elsewhere.
-pytestmark = pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::reppo_fx.ReppoRunWarning"),
+    pytest.mark.timeout(600),
+]
 
 matplotlib.use("agg")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
