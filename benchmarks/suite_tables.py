@@ -84,6 +84,11 @@ def scales() -> str:
     return wide(RESULTS / "scales", "Scales of values", picture=False)
 
 
+def sigma() -> str:
+    """The width of labels with few and with many bins."""
+    return wide(RESULTS / "sigma", "Width of labels and number of bins", picture=False)
+
+
 def made_from(folder: Path) -> str:
     return (
         f"Made by `python benchmarks/table.py` from the JSON files in `{folder.name}/`, which have commit and "

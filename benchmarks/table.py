@@ -18,7 +18,7 @@ from record import RESULTS, read_curves
 from simulators import draw_hosts, hosts
 from suite_pictures import draw_suites
 from suite_results import mean_and_error
-from suite_tables import explored, pages, scales, suite
+from suite_tables import explored, pages, scales, sigma, suite
 
 from reppo_fx.run.scores import estimate
 
@@ -268,6 +268,7 @@ TABLES = {
     suite: "suite/*.json",
     explored: "explored/*.json",
     scales: "scales/*.json",
+    sigma: "sigma/*.json",
 }
 
 
