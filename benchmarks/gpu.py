@@ -8,9 +8,10 @@ python benchmarks/gpu.py --minutes 5 --toy --out /tmp/toy     # every step once,
 2. Throughput at the published setting for 1, 4, 16 and 64 members in one program, for one beside the original code
    and the floor of the update's matrix products.
 3. Full runs of control-suite tasks, cheapest first, all seeds of a task in one program. A run that the time is up
-   for is stopped as by Ctrl-C, and goes on from its checkpoint in the next call.
+   for is stopped as by Ctrl-C, and goes on from its checkpoint in the next call; its curve so far is written with
+   `stopped_at`.
 Worlds are pure (MuJoCo Playground's MJX). Results are JSON beside the others, written after each; runs are in
-OUT/runs, compiled programs in OUT/cache. Nothing is downloaded.
+OUT/runs, compiled programs there too. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import record
 from speed import SIDES
 
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import read_config
-from reppo_fx.run.table import read_returns
+from reppo_fx.run.table import read_evaluations
 
 TASKS = ("CheetahRun", "WalkerRun", "HopperHop", "HumanoidWalk", "HumanoidRun")
 ORIGINAL, _, OURS = SIDES
@@ -39,6 +41,7 @@ ORIGINAL, _, OURS = SIDES
 PROGRAMS = ((1, OURS), (1, ORIGINAL), (16, OURS), (4, OURS), (64, OURS))
 TOGETHER = "compiled_side_by_side"
 """In a result: seconds until a program was compiled while all of them were."""
+STOPPED = "stopped_at"
 SPARE = 20.0  # seconds that stopping a run may take
 COMPILING = 0.45  # of the time, at most
 TOY = ["--total-steps", "2048", "--num-envs", "16", "--num-steps", "8", "--num-minibatches", "2"]
@@ -46,17 +49,29 @@ TOY += ["--num-epochs", "1", "--actor-width", "16", "--critic-width", "16", "--n
 TOY += ["--num-eval-envs", "2", "--episode-length", "20"]
 
 
+def cache(arguments: argparse.Namespace) -> Path:
+    """Of compiled programs."""
+    return Path(arguments.out).resolve() / "runs" / "cache"
+
+
+def compiled_in(arguments: argparse.Namespace, members: int, side: str) -> Path:
+    """Where it is told how long a program was compiled."""
+    return Path(arguments.out) / "runs" / "compiled" / f"{members} {side}.json"
+
+
 def start(
     arguments: argparse.Namespace, command: list[str], out: Path | None = None
 ) -> subprocess.Popen[bytes]:
     """A process with the common cache that takes of the device's memory what it needs, and not most of it."""
-    settings = {"JAX_COMPILATION_CACHE_DIR": str(arguments.out.resolve() / "cache")}
-    settings |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    settings |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    writes = out.open("wb") if out else None
-    return subprocess.Popen(
-        [sys.executable, *command], env={**os.environ, **settings}, stdout=writes
-    )
+    settings = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache(arguments)),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    with out.open("wb") if out else nullcontext() as writes:
+        return subprocess.Popen(
+            [sys.executable, *command], env={**os.environ, **settings}, stdout=writes
+        )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -111,12 +126,11 @@ def speed_command(arguments: argparse.Namespace, members: int) -> list[str]:
 
 def compile_all(arguments: argparse.Namespace, until: float) -> None:
     """Compile every program, all at the same time; the first full run trains while that takes."""
-    folder = arguments.out / "compiled"
-    folder.mkdir(exist_ok=True)
-    path = lambda members, side: folder / f"{members} {side}.json"
+    path = partial(compiled_in, arguments)
     missing = [one for one in wanted(arguments) if not path(*one).exists()]
     if not missing:
         return
+    path(*missing[0]).parent.mkdir(parents=True, exist_ok=True)
     first = next(filter(None, (full_command(arguments, task) for task in tasks(arguments))), None)
     running = start(arguments, first) if first else None
     parts = {
@@ -138,16 +152,16 @@ def throughput(arguments: argparse.Namespace, members: int, side: str, until: fl
     """Measure one program by itself, from the cache; beside it, how long compiling took when all did."""
     result = result_of(arguments, members)
     before = record.read(result) if result.exists() else {}
-    new = arguments.out / f"new-{members}"
-    new.mkdir(exist_ok=True)
+    new = arguments.out / "runs" / f"new-{members}"
+    new.mkdir(parents=True, exist_ok=True)
     target = new / result.name.removeprefix("gpu_")
     if before:
         shutil.copy(result, target)
     command = [*speed_command(arguments, members), "--sides", side, "--repeats", "1", "--resume"]
-    command += ["--out", str(new), "--cache", str(arguments.out.resolve() / "cache")]
+    command += ["--out", str(new), "--cache", str(cache(arguments))]
     if finish(start(arguments, command), until):
         together = before.get(TOGETHER, {})
-        compiled = arguments.out / "compiled" / f"{members} {side}.json"
+        compiled = compiled_in(arguments, members, side)
         if compiled.exists():
             seconds = json.loads(compiled.read_text().splitlines()[-1])["compile_seconds"]
             together = {**together, side: round(seconds, 1)}
@@ -161,7 +175,8 @@ def tasks(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def full_command(arguments: argparse.Namespace, task: str) -> list[str]:
     """What starts a full run, or goes on with it; nothing if it is done."""
-    if record.learning_file(arguments.out, "dmc", task).exists():
+    result = record.learning_file(arguments.out, "dmc", task)
+    if result.exists() and STOPPED not in record.read(result):
         return []
     folder = arguments.out / "runs" / task
     if (folder / "checkpoints").exists():
@@ -178,19 +193,25 @@ def full_run(arguments: argparse.Namespace, task: str, until: float) -> None:
         return
     done = finish(start(arguments, command), until)
     folder = arguments.out / "runs" / task
-    name = "dmc" if done else "stopped"
     if (folder / "metrics.csv").exists():
-        write_curve(folder, record.learning_file(arguments.out, name, task))
+        write_curve(folder, record.learning_file(arguments.out, "dmc", task), done)
 
 
-def write_curve(folder: Path, result: Path) -> None:
+def write_curve(folder: Path, result: Path, done: bool) -> None:
+    """The curve of a run, and where it was stopped if it is not done."""
     description = read_config(folder)
-    steps, returns = read_returns(folder / "metrics.csv", Plan.from_json(description))
-    rows = zip(steps.tolist(), np.asarray(returns)[:, 0].tolist(), strict=True)
-    evaluations = [{"env_steps": step, "eval_return": seeds} for step, seeds in rows]
-    record.write(
-        {**description, "label": "dmc", **record.stamp(), "evaluations": evaluations}, result
-    )
+    _, found = read_evaluations(folder / "metrics.csv", Plan.from_json(description))
+    evaluations = [
+        {
+            "env_steps": one.env_steps,
+            "seconds": float(one.rows[0]["seconds"]),
+            "eval_return": [float(row["eval_return"]) for row in one.rows],
+        }
+        for one in found
+    ]
+    stopped = {} if done or not found else {STOPPED: found[-1].env_steps}
+    own = {**description, "label": "dmc", **record.stamp(), **stopped}
+    record.write({**own, "evaluations": evaluations}, result)
 
 
 def main() -> None:

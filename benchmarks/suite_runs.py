@@ -193,6 +193,7 @@ def run_seeds(
         closing(train_in(world, config)) as train,
         Checkpoints(folder, keep=1) as kept,
     ):
+        kept.hold()
         compiled = compile_programs(train, keys, members)
         state, rows = begin(train, compiled, keys, members, kept)
         before = rows[-1]["seconds"] if rows else 0.0

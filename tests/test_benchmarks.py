@@ -564,6 +564,8 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
     import suite
     import suite_runs
 
+    from reppo_fx.run.checkpoints import Checkpoints
+
     small = ["num_envs=4", "num_steps=8", "num_minibatches=2", "width=16", "episode_length=20"]
     texts = ["--preset", "any", "--steps", "128", "--evals", "4", "--seeds", "2"]
     texts += ["--out", str(tmp_path), "--tasks", task, "--set", *small]
@@ -596,6 +598,11 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
         return compile_programs(*own)
 
     monkeypatch.setattr(suite_runs, "compile_programs", compile_and_count)
+    with Checkpoints(folders[stopped_after > 4]) as others:
+        others.hold()
+        with pytest.raises(ValueError, match="is being written by another run"):
+            suite.keep(path, arguments, task, program)
+    assert not compiled
     suite.keep(path, arguments, task, program)
     # Seeds that were done are not begun again.
     assert len(compiled) == len(folders) - (stopped_after > 4)
@@ -652,3 +659,21 @@ else:
     assert [turn["side"] for turn in one["turns"]] == [gpu.OURS, gpu.ORIGINAL]
     assert one[gpu.TOGETHER] == {gpu.OURS: 1.2, gpu.ORIGINAL: 1.2}
     assert many[gpu.TOGETHER] == {gpu.OURS: 64.2}
+
+
+def test_a_full_run_that_was_stopped_is_not_taken_for_done(on_path, tmp_path):
+    import argparse
+
+    import gpu
+    import record
+
+    arguments = argparse.Namespace(out=tmp_path, toy=False, seeds=2)
+    result = record.learning_file(tmp_path, "dmc", "CheetahRun")
+    begin = gpu.full_command(arguments, "CheetahRun")
+    assert begin[2:4] == ["train", "CheetahRun"]
+    record.write({"task": "CheetahRun", gpu.STOPPED: 100}, result)
+    assert gpu.full_command(arguments, "CheetahRun") == begin
+    (tmp_path / "runs" / "CheetahRun" / "checkpoints").mkdir(parents=True)
+    assert "--resume" in gpu.full_command(arguments, "CheetahRun")
+    record.write({"task": "CheetahRun"}, result)
+    assert gpu.full_command(arguments, "CheetahRun") == []

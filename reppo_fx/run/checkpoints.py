@@ -89,6 +89,14 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def hold(self) -> None:
+        """Make the folder and keep others from writing there, from now on and not only from the first `save`.
+
+        Raises:
+            ValueError: if somebody else does.
+        """
+        self._open()
+
     def save(
         self, step: int, state: PyTree, record: Mapping[str, Any], score: float | None = None
     ) -> None:

@@ -360,3 +360,14 @@ def test_another_precision_is_converted_where_no_number_changes(tmp_path):
         narrow = {"x": jnp.zeros(2, jnp.float32), "n": jnp.zeros((), jnp.int32)}
         with pytest.raises(CheckpointError, match="in it, and .* here would change its numbers"):
             checkpoints.restore(narrow | {"x": wide["x"].astype("float32")}, step=2)
+
+
+def test_a_folder_is_held_before_the_first_save(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as mine, Checkpoints(mine.folder) as yours:
+        mine.hold()
+        with pytest.raises(ValueError, match="is being written by another run"):
+            yours.hold()
+        mine.save(1, make_state(1), {})
+    with Checkpoints(tmp_path / "checkpoints") as next_one:
+        next_one.hold()
+        assert next_one.steps() == [1]
