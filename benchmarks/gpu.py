@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import record
-from speed import SIDES
+from speed import SIDES, file_name
 
 from reppo_fx.run.plan import Plan
 from reppo_fx.run.records import read_config
@@ -42,6 +42,7 @@ PROGRAMS = ((1, OURS), (1, ORIGINAL), (16, OURS), (4, OURS), (64, OURS))
 TOGETHER = "compiled_side_by_side"
 """In a result: seconds until a program was compiled while all of them were."""
 STOPPED = "stopped_at"
+LABEL = "gpu"
 SPARE = 20.0  # seconds that stopping a run may take
 COMPILING = 0.45  # of the time, at most
 TOY = ["--total-steps", "2048", "--num-envs", "16", "--num-steps", "8", "--num-minibatches", "2"]
@@ -108,8 +109,7 @@ def wanted(arguments: argparse.Namespace) -> list[tuple[int, str]]:
 
 def result_of(arguments: argparse.Namespace, members: int) -> Path:
     task, size = task_and_size(arguments)
-    many = f"_{members}" if members > 1 else ""
-    return Path(arguments.out) / f"gpu_speed_{size}_{task}{many}.json"
+    return Path(arguments.out) / file_name(task, size, members, label=LABEL)
 
 
 def kept(arguments: argparse.Namespace, members: int, side: str) -> bool:
@@ -150,23 +150,14 @@ def compile_all(arguments: argparse.Namespace, until: float) -> None:
 
 def throughput(arguments: argparse.Namespace, members: int, side: str, until: float) -> None:
     """Measure one program by itself, from the cache; beside it, how long compiling took when all did."""
-    result = result_of(arguments, members)
-    before = record.read(result) if result.exists() else {}
-    new = arguments.out / "runs" / f"new-{members}"
-    new.mkdir(parents=True, exist_ok=True)
-    target = new / result.name.removeprefix("gpu_")
-    if before:
-        shutil.copy(result, target)
     command = [*speed_command(arguments, members), "--sides", side, "--repeats", "1", "--resume"]
-    command += ["--out", str(new), "--cache", str(cache(arguments))]
-    if finish(start(arguments, command), until):
-        together = before.get(TOGETHER, {})
-        compiled = compiled_in(arguments, members, side)
-        if compiled.exists():
-            seconds = json.loads(compiled.read_text().splitlines()[-1])["compile_seconds"]
-            together = {**together, side: round(seconds, 1)}
-        record.write({**record.read(target), TOGETHER: together}, result)
-    shutil.rmtree(new)
+    command += ["--label", LABEL, "--out", str(arguments.out), "--cache", str(cache(arguments))]
+    compiled = compiled_in(arguments, members, side)
+    if finish(start(arguments, command), until) and compiled.exists():
+        measured = record.read(result_of(arguments, members))
+        seconds = json.loads(compiled.read_text().splitlines()[-1])["compile_seconds"]
+        measured.setdefault(TOGETHER, {})[side] = round(seconds, 1)
+        record.write(measured, result_of(arguments, members))
 
 
 def tasks(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -199,15 +199,16 @@ def turn(arguments: argparse.Namespace, side: str, devices: int, cache: str) -> 
 
 
 def measure(arguments: argparse.Namespace, path: Path) -> None:
+    before = record.read(path) if arguments.resume and path.exists() else {}
     result: dict[str, Any] = {
+        **before,
         "task": arguments.task,
         "size": arguments.size,
         "members": arguments.members,
         "axis": arguments.axis,
         **SIZES[arguments.size],
     }
-    turns = record.read(path)["turns"] if arguments.resume and path.exists() else []
-    result["turns"] = turns
+    turns = result.setdefault("turns", [])
     done = {(one["repeat"], one["side"]) for one in turns}
     wanted = arguments.sides or (SIDES if arguments.authors else SIDES[1:])
     sides = [(side, 1) for side in wanted]
@@ -230,6 +231,15 @@ def measure(arguments: argparse.Namespace, path: Path) -> None:
                     f"{row['compile_seconds']:.0f} s; peak {row['peak_bytes'] / 2**30:.2f} GiB",
                     flush=True,
                 )
+
+
+def file_name(
+    task: str, size: str, members: int, *, label: str = "", axis: bool = False, devices: int = 1
+) -> str:
+    """Of a result."""
+    many = f"_{members}" if members > 1 else "_axis" if axis else ""
+    many += f"_{devices}-devices" if devices > 1 else ""
+    return f"{f'{label}_' if label else ''}speed_{size}_{task}{many}.json"
 
 
 def main() -> None:
@@ -258,10 +268,14 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(work(arguments)))
         return
-    many = f"_{arguments.members}" if arguments.members > 1 else "_axis" if arguments.axis else ""
-    many += f"_{arguments.devices}-devices" if arguments.devices > 1 else ""
-    label = f"{arguments.label}_" if arguments.label else ""
-    name = f"{label}speed_{arguments.size}_{arguments.task}{many}.json"
+    name = file_name(
+        arguments.task,
+        arguments.size,
+        arguments.members,
+        label=arguments.label or "",
+        axis=arguments.axis,
+        devices=arguments.devices,
+    )
     measure(arguments, arguments.out / name)
 
 

@@ -630,7 +630,7 @@ def test_programs_for_a_gpu_are_compiled_together_and_measured_apart(
         """A command that does as `speed.py` does: JSON of one program, or a turn more in the result."""
 
         def __init__(self, arguments, members):
-            name = gpu.result_of(arguments, members).name.removeprefix("gpu_")
+            name = gpu.result_of(arguments, members).name
             program = f"""
 import json, pathlib, sys
 def value(name): return sys.argv[sys.argv.index(name) + 1]
@@ -639,8 +639,9 @@ if "--only-compile" in sys.argv:
     print(json.dumps({{"compile_seconds": {members} + 0.25}}))
 else:
     path = pathlib.Path(value("--out")) / "{name}"
-    turns = json.loads(path.read_text())["turns"] if path.exists() else []
-    path.write_text(json.dumps({{"turns": [*turns, {{"side": value("--sides")}}]}}))
+    result = json.loads(path.read_text()) if path.exists() else {{"turns": []}}
+    result["turns"].append({{"side": value("--sides")}})
+    path.write_text(json.dumps(result))
 """
             super().__init__(["-c", program])
 

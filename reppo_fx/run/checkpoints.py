@@ -92,10 +92,19 @@ class Checkpoints:
     def hold(self) -> None:
         """Make the folder and keep others from writing there, from now on and not only from the first `save`.
 
+        What a killed process left half written or half removed is cleared.
+
         Raises:
-            ValueError: if somebody else does.
+            ValueError: if somebody else writes there.
         """
-        self._open()
+        if self._is_open:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(only_writer(self.folder))
+        self._is_open = True
+        for path in self.folder.iterdir():
+            if re.fullmatch(rf"[0-9]+({WRITING}|{REMOVING})", path.name) and path.is_dir():
+                remove_ours(path)
 
     def save(
         self, step: int, state: PyTree, record: Mapping[str, Any], score: float | None = None
@@ -211,7 +220,7 @@ class Checkpoints:
         if not later:
             return
         try:
-            self._open()
+            self.hold()
             for other in later:
                 self._remove(other)
         except (OSError, ValueError) as error:
@@ -232,7 +241,7 @@ class Checkpoints:
 
     def _write(self, step: int, leaves: Leaves, description: Record, score: float | None) -> None:
         try:
-            self._open()
+            self.hold()
             if step in self.steps():
                 self._score(step, score)
             else:
@@ -298,17 +307,6 @@ class Checkpoints:
         going = self.folder / f"{step}{REMOVING}"
         (self.folder / str(step)).rename(going)
         remove_ours(going)
-
-    def _open(self) -> None:
-        """Make the folder, hold it, and clear what a killed process left half written or half removed."""
-        if self._is_open:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._held.enter_context(only_writer(self.folder))
-        self._is_open = True
-        for path in self.folder.iterdir():
-            if re.fullmatch(rf"[0-9]+({WRITING}|{REMOVING})", path.name) and path.is_dir():
-                remove_ours(path)
 
     def _read(self, step: int, arrays: bool = True) -> tuple[Record, Leaves]:
         """The description of a checkpoint and its arrays by path, checked against its seal."""
