@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +27,6 @@ pytestmark = [
 matplotlib.use("agg")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 NEVER = float("-inf")
-ALONE = "REPPO_FX_TEST_NOTEBOOK"
 
 
 class Small(NamedTuple):
@@ -93,29 +89,7 @@ def small(monkeypatch, request):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_from_top_to_bottom(path):
-    """In a process of its own, as for a reader.
-
-    In one that had run thousands of tests, a computation of `import_a_loss` has twice not ended (jax 0.10.2).
-    """
-    own = f"{__file__}::test_in_this_process[{path.stem}]"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", own]
-    found = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, ALONE: "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=540,
-    )
-    assert found.returncode == 0, found.stdout
-    assert "1 passed" in found.stdout
-
-
-@pytest.mark.skipif(ALONE not in os.environ, reason="a part of the test above")
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_in_this_process(small, monkeypatch, tmp_path, path):
+def test_notebook_runs_from_top_to_bottom(small, monkeypatch, tmp_path, path):
     monkeypatch.chdir(tmp_path)
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))

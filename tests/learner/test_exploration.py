@@ -1,5 +1,7 @@
 """Instances that act with a wider policy: how wide, and how far their returns are trusted as the policy's."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -395,3 +397,13 @@ def test_what_takes_no_noise_says_so():
         rx.make_train(probes.match_observation(), tiny()).init(
             KEY, HP._replace(noise_correlation=1.0)
         )
+
+
+def test_a_program_of_many_members_decomposes_no_more_than_one_batch():
+    """Two can wait for each other for ever (jax 0.10 on two cores)."""
+    config, hp = rx.preset("any", total_steps=4096, num_evals=1, episode_length=10)
+    train = rx.make_train(probes.match_observation(), config)
+    members = jax.jit(jax.vmap(train, (0, None))).lower(jax.random.split(KEY, 2), hp)
+    # The two solutions of a triangular system come one after the other.
+    found = [name for name in re.findall(r"lapack_\w+", members.as_text()) if "trs" not in name]
+    assert len(found) == 1, found
