@@ -85,8 +85,10 @@ def scales() -> str:
 
 
 def sigma() -> str:
-    """The width of labels with few and with many bins."""
-    return wide(RESULTS / "sigma", "Width of labels and number of bins", picture=False)
+    """The width of labels with few and many bins, and with values of a smaller and a larger range."""
+    return wide(
+        RESULTS / "sigma", "Width of labels, number of bins, range of values", picture=False
+    )
 
 
 def made_from(folder: Path) -> str:
