@@ -50,6 +50,21 @@ def stamp() -> dict[str, Any]:
     }
 
 
+def made_on(stamped: Mapping[str, Any]) -> str:
+    """The machine, jax and the commit of a stamp, in words.
+
+    >>> made_on({"processor": "P", "cpu_count": 2, "versions": {"jax": "0.10.2"}, "commit": "ab",
+    ...          "device": {"backend": "gpu", "kind": "G"}})
+    'P, 2 cores and G, jax 0.10.2, commit ab'
+    """
+    device = stamped.get("device", {})
+    beside = f" and {device['kind']}" if device.get("backend", "cpu") != "cpu" else ""
+    return (
+        f"{stamped.get('processor', 'processor not recorded')}, {stamped['cpu_count']} cores{beside}, jax "
+        f"{stamped['versions']['jax']}, commit {stamped['commit']}"
+    )
+
+
 def brief(value: Any) -> Any:
     """Numbers with the digits that tables and pictures can show, in lists of any depth.
 

@@ -92,7 +92,9 @@ def read(folder: Path) -> Found:
         rows = result["evaluations"]
         steps = np.array([r["env_steps"] for r in rows])
         returns = np.array([r["eval_return"] for r in rows])
-        seconds = rows[-1].get("seconds", float("nan"))
+        # Of two machines together they say nothing.
+        nothing = float("nan")
+        seconds = nothing if "made_on" in result else rows[-1].get("seconds", nothing)
         if "settings" not in result or isinstance(result["settings"], dict):
             task = OURS_NAMES.get(result["task"], result["task"])
             one = Scores(steps, returns, None, seconds, returns.shape[1])
@@ -131,10 +133,7 @@ def machines(folder: Path) -> list[str]:
     kinds: dict[str, int] = {}
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text())
-        said = (
-            f"{result.get('processor', 'processor not recorded')}, {result['cpu_count']} cores, jax "
-            f"{result['versions']['jax']}, commit {result['commit']}"
-        )
+        said = ", then ".join(result.get("made_on", [record.made_on(result)]))
         kinds[said] = kinds.get(said, 0) + 1
     return [
         f"- {said}: {count} {'file' if count == 1 else 'files'}" for said, count in kinds.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,7 +165,22 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
     own["settings"] = labels_of(arguments, program)
     parts = [run_seeds(arguments, task, program, own, seeds) for seeds in groups(arguments)]
     rows = [joined(own_rows) for own_rows in zip(*parts, strict=True)]
-    return {**own, "seconds": rows[-1]["seconds"], **record.thinned(rows)}
+    places = list(dict.fromkeys(_places(arguments, task, program)))
+    several = {"made_on": places} if len(places) > 1 else {}
+    return {**own, **several, "seconds": rows[-1]["seconds"], **record.thinned(rows)}
+
+
+def _places(arguments: argparse.Namespace, task: str, program: Program) -> Iterator[str]:
+    """Where what is kept was trained, and with which code, in order."""
+    for seeds in groups(arguments):
+        with Checkpoints(unfinished(arguments, task, program, seeds)) as kept:
+            yield from places_of(kept)
+
+
+def places_of(kept: Checkpoints) -> list[str]:
+    """Machines and commits that a run was trained with so far."""
+    found: list[str] = kept.record().get("made_on", []) if kept.steps() else []
+    return found
 
 
 def groups(arguments: argparse.Namespace) -> list[range]:
@@ -194,6 +210,7 @@ def run_seeds(
         Checkpoints(folder, keep=1) as kept,
     ):
         kept.hold()
+        places = list(dict.fromkeys([*places_of(kept), record.made_on(record.stamp())]))
         compiled = compile_programs(train, keys, members)
         state, rows = begin(train, compiled, keys, members, kept)
         before = rows[-1]["seconds"] if rows else 0.0
@@ -202,7 +219,8 @@ def run_seeds(
                 seconds = before + progress.seconds
                 rows.append(row(progress.env_steps, seconds, progress.metrics, len(seeds)))
                 show(task, program.label, rows[-1])
-                kept.save(progress.iteration, progress.state, {"run": own, "rows": rows})
+                said = {"run": own, "rows": rows, "made_on": places}
+                kept.save(progress.iteration, progress.state, said)
     return rows
 
 

@@ -562,6 +562,7 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
     pytest.importorskip(task.partition(":")[0])
     import record
     import suite
+    import suite_results
     import suite_runs
 
     from reppo_fx.run.checkpoints import Checkpoints
@@ -603,6 +604,8 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
         with pytest.raises(ValueError, match="is being written by another run"):
             suite.keep(path, arguments, task, program)
     assert not compiled
+    first = record.made_on(record.stamp())
+    monkeypatch.setattr(record, "made_on", lambda stamped: "another machine")
     suite.keep(path, arguments, task, program)
     # Seeds that were done are not begun again.
     assert len(compiled) == len(folders) - (stopped_after > 4)
@@ -616,6 +619,9 @@ def test_a_task_that_was_stopped_goes_on_from_its_last_evaluation(
         [row["eval_return"] for row in shown[:2]]
     )
     assert rows[1]["seconds"] <= rows[2]["seconds"] <= rows[3]["seconds"]
+    # Of two machines the table names both, and no seconds.
+    assert suite_results.machines(tmp_path) == [f"- {first}, then another machine: 1 file"]
+    assert np.isnan(suite_results.read(tmp_path)["base"][task].seconds)
 
 
 def test_programs_for_a_gpu_are_compiled_together_and_measured_apart(
