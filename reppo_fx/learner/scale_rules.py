@@ -31,6 +31,7 @@ class ReturnStatistics(NamedTuple):
         seen: mean and variance of all `R_t`.
         largest_return: `max |R_t|`.
         largest_reward: `max |r_t|`.
+        lowest_return: `min R_t`; 0 before the first.
     """
 
     returns: Float[Array, " num_envs"]
@@ -38,6 +39,7 @@ class ReturnStatistics(NamedTuple):
     seen: RunningStatistics
     largest_return: Scalar
     largest_reward: Scalar
+    lowest_return: Scalar
 
 
 class TargetStatistics(NamedTuple):
@@ -47,13 +49,11 @@ class TargetStatistics(NamedTuple):
         mean: of the targets.
         square: of their squares.
         weight: how much has been taken in; 0 at the start, then towards 1.
-        lowest: the lowest of all targets so far; 0 at the start.
     """
 
     mean: Scalar
     square: Scalar
     weight: Scalar
-    lowest: Scalar
 
 
 # Of a label, kept free at an end of the support; and never more than half of it.
@@ -61,8 +61,8 @@ WIDTHS = 3.0
 # Share of the targets of one iteration in the moving averages.
 TARGET_RATE = 0.05
 
-Center = Callable[[TargetStatistics], Scalar]
-"""`statistics of targets -> c`, the value that is read as 0."""
+Center = Callable[[ReturnStatistics, TargetStatistics], Scalar]
+"""`(statistics of returns, of targets) -> c`, the value that is read as 0."""
 
 ScaleRule = Callable[[ReturnStatistics, TargetStatistics, Hyperparameters], Scalar]
 """`(statistics of returns, of targets about the center, hyperparameters) -> s`."""
@@ -83,9 +83,9 @@ def by_return(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_return(statistics, TargetStatistics(zero, zero, zero, zero), hp))
+    >>> print(by_return(statistics, TargetStatistics(zero, zero, zero), hp))
     3.0
     """
     del targets
@@ -109,9 +109,9 @@ def by_spread(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_spread(statistics, TargetStatistics(zero, zero, zero, zero), hp))
+    >>> print(by_spread(statistics, TargetStatistics(zero, zero, zero), hp))
     15.0
     """
     largest = by_return(statistics, targets, hyperparameters)
@@ -138,9 +138,9 @@ def by_reward(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_reward(statistics, TargetStatistics(zero, zero, zero, zero), hp).round(3))
+    >>> print(by_reward(statistics, TargetStatistics(zero, zero, zero), hp).round(3))
     1.0
     """
     del targets
@@ -166,9 +166,9 @@ def by_target(
 
     >>> zero = jnp.zeros(())
     >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
-    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero)
     >>> hp = Hyperparameters(v_min=-10.0, v_max=10.0, discount=0.9, sigma=1 / 60)  # end = 9
-    >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05, zero), hp))
+    >>> print(by_target(statistics, TargetStatistics(zero + 15.0, zero + 325.0, zero + 0.05), hp))
     5.0
     """
     spread = jnp.sqrt(jnp.maximum(targets.square - jnp.square(targets.mean), 0.0))
@@ -176,60 +176,73 @@ def by_target(
     return jnp.where(targets.weight > 0, s, by_return(statistics, targets, hyperparameters))
 
 
-def at_zero(targets: TargetStatistics) -> Scalar:
+def at_zero(statistics: ReturnStatistics, targets: TargetStatistics) -> Scalar:
     """`c = 0`: values are read as they are.
 
     Args:
-        targets: moving averages of the targets, and their lowest.
+        statistics: what has been seen of rewards and returns; not used.
+        targets: moving averages of the targets; not used.
 
     Returns:
         `c`, in the environment's unit.
 
-    >>> one = jnp.ones(())
-    >>> print(at_zero(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero + 4.0)
+    >>> print(at_zero(statistics, TargetStatistics(zero + 5.0, zero + 26.0, zero + 1.0)))
     0.0
     """
+    del statistics
     return jnp.zeros_like(targets.mean)
 
 
-def at_mean(targets: TargetStatistics) -> Scalar:
+def at_mean(statistics: ReturnStatistics, targets: TargetStatistics) -> Scalar:
     """`c = mean G`, a moving average: what is common to all values takes no room on the support.
 
     Adding a number to all rewards then changes nothing, but where episodes end for good. What is not common is
     resolved as finely as it can be, noise too.
 
     Args:
-        targets: moving averages of the targets, and their lowest.
+        statistics: what has been seen of rewards and returns; not used.
+        targets: moving averages of the targets.
 
     Returns:
         `c`, in the environment's unit.
 
-    >>> one = jnp.ones(())
-    >>> print(at_mean(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero + 4.0)
+    >>> print(at_mean(statistics, TargetStatistics(zero + 5.0, zero + 26.0, zero + 1.0)))
     5.0
     """
+    del statistics
     return targets.mean
 
 
-def at_lowest(targets: TargetStatistics) -> Scalar:
-    """`c = min G`, of all so far: nothing is below 0.
+def at_lowest(statistics: ReturnStatistics, targets: TargetStatistics) -> Scalar:
+    """`c = min R`, of all so far: nothing that was ever paid is below 0.
 
     A critic that knows nothing yet reads `c` everywhere. Where rewards are not negative, 0 is the worst there is,
     and what was never tried does not tempt the policy; where they are, 0 is the best, and it does. The lowest
-    target is the worst wherever rewards lie: adding a number to all of them changes little, but where episodes end
-    for good.
+    return is the worst there: taking a number from all rewards changes little, but where episodes end for good.
+    It goes by what was paid and not by targets: those hold what a critic says of states that it has not seen yet,
+    as far down as its support reaches, and a lowest one is never forgotten.
 
     Args:
-        targets: moving averages of the targets, and their lowest.
+        statistics: what has been seen of rewards and returns.
+        targets: moving averages of the targets; not used.
 
     Returns:
         `c`, in the environment's unit.
 
-    >>> one = jnp.ones(())
-    >>> print(at_lowest(TargetStatistics(5.0 * one, 26.0 * one, one, 4.0 * one)))
+    >>> zero = jnp.zeros(())
+    >>> seen = RunningStatistics(mean=zero, var=zero + 225.0, count=zero + 2.0)
+    >>> statistics = ReturnStatistics(jnp.zeros(1), jnp.zeros(1, bool), seen, zero + 27.0, zero + 0.9, zero + 4.0)
+    >>> print(at_lowest(statistics, TargetStatistics(zero + 5.0, zero + 26.0, zero + 1.0)))
     4.0
     """
-    return targets.lowest
+    del targets
+    return statistics.lowest_return
 
 
 def _end(hp: Hyperparameters) -> Array:
@@ -256,12 +269,14 @@ def return_statistics(
 
     start = (before.returns, before.ended)
     (returns, over), all_returns = jax.lax.scan(step, start, (reward, ended))
+    lowest = jnp.min(all_returns)
     return ReturnStatistics(
         returns,
         over,
         statistics_update(before.seen, all_returns),
         jnp.maximum(before.largest_return, jnp.max(jnp.abs(all_returns))),
         jnp.maximum(before.largest_reward, jnp.max(jnp.abs(reward))),
+        jnp.where(before.seen.count > 0, jnp.minimum(before.lowest_return, lowest), lowest),
     )
 
 
@@ -270,7 +285,6 @@ def about(targets: TargetStatistics, center: Scalar) -> TargetStatistics:
     return targets._replace(
         mean=targets.mean - center,
         square=targets.square - center * (2.0 * targets.mean - center),
-        lowest=targets.lowest - center,
     )
 
 
@@ -278,10 +292,9 @@ def target_statistics(before: TargetStatistics, targets: Array) -> TargetStatist
     """Moving averages with the targets of one more iteration; those of the first one count in full."""
     weight = before.weight + TARGET_RATE * (1.0 - before.weight)
     rate = TARGET_RATE / weight
-    mean, square, lowest = jnp.mean(targets), jnp.mean(jnp.square(targets)), jnp.min(targets)
+    mean, square = jnp.mean(targets), jnp.mean(jnp.square(targets))
     return TargetStatistics(
         before.mean + rate * (mean - before.mean),
         before.square + rate * (square - before.square),
         weight,
-        jnp.where(before.weight > 0.0, jnp.minimum(before.lowest, lowest), lowest),
     )

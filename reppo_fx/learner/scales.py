@@ -96,8 +96,9 @@ def _init(inner: ValueFunction, hp: Hyperparameters, num_envs: int) -> Scaled:
         statistics_init(jax.ShapeDtypeStruct((), real)),
         zero,
         zero,
+        zero,
     )
-    targets = TargetStatistics(zero, zero, zero, zero)
+    targets = TargetStatistics(zero, zero, zero)
     return Scaled(statistics, targets, one, one, zero, zero, inner.init(hp, num_envs))
 
 
@@ -110,7 +111,7 @@ def _observe(
     hp: Hyperparameters,
 ) -> Scaled:
     statistics = return_statistics(state.statistics, transitions, hp)
-    middle = center(state.targets)
+    middle = center(statistics, state.targets)
     s = rule(statistics, about(state.targets, middle), hp)
     # Nothing but zeros so far has no scale.
     now = jnp.where((s > 0) & jnp.isfinite(s), s, state.now)

@@ -96,15 +96,26 @@ def test_returns_of_every_instance_go_on_from_one_rollout_to_the_next():
     np.testing.assert_allclose(state.seen.var, returns.var(), rtol=1e-4)
     assert float(state.largest_return) == pytest.approx(np.abs(returns).max(), rel=1e-5)
     assert float(state.largest_reward) == pytest.approx(2.0 * np.abs(reward).max(), rel=1e-5)
+    assert float(state.lowest_return) == pytest.approx(returns.min(), rel=1e-5)
+
+
+def test_the_lowest_return_is_one_that_was_paid():
+    """Where all are positive it is not the 0 that nothing had been seen with."""
+    state = rx.scaled_value_function(rx.squared_value_function()).init(HP, 2).statistics
+    for reward, lowest in ((5.0, 5.0), (3.0, 5.0), (-90.0, -90.0 + 0.9 * (3.0 + 0.9 * 5.0))):
+        paid = transitions(jnp.full((1, 2), reward), jnp.zeros((1, 2), bool))
+        state = return_statistics(state, paid, HP._replace(discount=0.9, reward_scale=1.0))
+        assert float(state.lowest_return) == pytest.approx(lowest)
 
 
 def test_the_rules_are_their_equations():
     seen = rx.RunningStatistics(jnp.asarray(3.0), jnp.asarray(16.0), jnp.asarray(10.0))
-    statistics = ReturnStatistics(
-        jnp.zeros(2), jnp.zeros(2, bool), seen, jnp.asarray(50.0), jnp.asarray(2.0)
-    )
+    paid = (
+        jnp.asarray(x) for x in (50.0, 2.0, 1.0)
+    )  # largest return, largest reward, lowest return
+    statistics = ReturnStatistics(jnp.zeros(2), jnp.zeros(2, bool), seen, *paid)
     hp = rx.Hyperparameters(discount=0.98, v_min=-12.0, v_max=8.0, sigma=1 / 30)  # 12 − 3 · 20 / 30
-    none = TargetStatistics(*(jnp.zeros(()) for _ in range(4)))
+    none = TargetStatistics(*(jnp.zeros(()) for _ in range(3)))
     assert float(rx.by_return(statistics, none, hp)) == pytest.approx(5.0)
     assert float(rx.by_spread(statistics, none, hp)) == pytest.approx(5.0)
     assert float(rx.by_spread(statistics, none, hp._replace(v_max=88.0))) == pytest.approx(4.0)
@@ -117,12 +128,12 @@ def test_the_rules_are_their_equations():
     wanted = (mean + 3.0 * np.sqrt(square - mean**2)) / 10.0
     assert float(rx.by_target(statistics, seen_twice, hp)) == pytest.approx(wanted, rel=1e-5)
     spread = 3.0 * np.sqrt(square - mean**2)
-    for center, above in ((rx.at_mean, 0.0), (rx.at_lowest, mean - 1.0)):  # 1 is the lowest of both
-        relative = about(seen_twice, center(seen_twice))
+    for center, above in ((rx.at_mean, 0.0), (rx.at_lowest, mean - 1.0)):
+        relative = about(seen_twice, center(statistics, seen_twice))
         given = float(rx.by_target(statistics, relative, hp))
         assert given == pytest.approx((above + spread) / 10.0, rel=1e-5)
-        assert float(center(relative)) == pytest.approx(0.0, abs=1e-6)
-    centers = [float(c(seen_twice)) for c in (rx.at_zero, rx.at_mean, rx.at_lowest)]
+    assert float(rx.at_mean(statistics, relative)) == pytest.approx(mean - 1.0)
+    centers = [float(c(statistics, seen_twice)) for c in (rx.at_zero, rx.at_mean, rx.at_lowest)]
     assert centers == pytest.approx([0.0, mean, 1.0])
     wide = hp._replace(sigma=0.5)  # labels as wide as the support leave half of it
     assert float(rx.by_return(statistics, none, wide)) == pytest.approx(50.0 / 6.0)
@@ -192,14 +203,14 @@ def test_a_support_about_the_mean_holds_values_wherever_they_are():
 
 
 @pytest.mark.parametrize("common", [0.0, -500.0, 500.0])
-def test_from_the_lowest_target_on_a_critic_that_knows_nothing_reads_the_worst(common):
+def test_from_the_lowest_return_on_a_critic_that_knows_nothing_reads_the_worst(common):
     """Whatever is added to all of them: the same unit, the same labels, and 0 read as the lowest so far."""
-    hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.9)  # end = 9
+    hp = HP._replace(v_min=-10.0, v_max=10.0, sigma=1 / 60, discount=0.0)  # end = 9
     values = rx.scaled_value_function(
         rx.categorical_value_function(101), rx.by_target, center=rx.at_lowest
     )
     state, targets = values.init(hp, 2), common + jnp.array([[0.0, 4.0]] * 8)
-    paid = transitions(jnp.full((2, 2), 100.0), jnp.zeros((2, 2), bool))
+    paid = transitions(targets, jnp.zeros_like(targets, bool))
     for _ in range(2):
         state = values.observe(state, paid, hp)
         state = values.adopt(state, targets / values.unit(state))
@@ -211,6 +222,35 @@ def test_from_the_lowest_target_on_a_critic_that_knows_nothing_reads_the_worst(c
     read = lambda outputs: values.value(outputs, hp, state) * values.unit(state)
     np.testing.assert_allclose(read(jnp.zeros((1, 101))), common, atol=1e-3)
     np.testing.assert_allclose(read(jnp.log(labels + 1e-12)), targets, atol=0.02)
+
+
+@pytest.mark.parametrize("end", [0, -1])
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_critic_says_wrongly_for_a_while_is_forgotten(rule, end):
+    """Of states it has not seen it may say the end of its support: the unit and the worst do not stay there."""
+    hp = HP._replace(v_min=-100.0, v_max=100.0, sigma=0.02, discount=0.98)
+    by = rx.by_target if rule in CENTERS else getattr(rx, f"by_{rule}")
+    values = rx.scaled_value_function(
+        rx.categorical_value_function(101), by, center=CENTERS.get(rule, rx.at_zero)
+    )
+    paid = transitions(jnp.full((50, 2), 1.0), jnp.zeros((50, 2), bool))
+    wrong = jnp.full((8, 2, 101), -50.0).at[..., end].set(50.0)
+
+    @jax.jit
+    def after(state, n, is_wrong):
+        def iteration(_, state):
+            state = values.observe(state, paid, hp)
+            unit = values.unit(state)
+            right = jnp.linspace(0.0, 50.0, 16).reshape(8, 2) / unit
+            said = 1.0 / unit + hp.discount * values.value(wrong, hp, state)
+            return values.adopt(state, jnp.where(is_wrong, right.at[:2].set(said[:2]), right))
+
+        return jax.lax.fori_loop(0, n, iteration, state)
+
+    before = after(values.init(hp, 2), 100, False)
+    with_it, without = (after(after(before, 20, said), 400, False) for said in (True, False))
+    np.testing.assert_allclose(values.unit(with_it), values.unit(without), rtol=1e-3)
+    np.testing.assert_allclose(with_it.center, without.center, atol=1e-3)
 
 
 def test_without_any_reward_the_unit_stays():
