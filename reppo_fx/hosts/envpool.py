@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,7 @@ def envpool(
         flatten: or leave the task's containers and shapes as they are, for networks of your own.
         actor_part: the actor's part of an observation of several.
         critic_part: the critic's.
-        **options: of `envpool.make`, e.g. `num_threads` (as many as there are cores, if not given),
+        **options: of `envpool.make`, e.g. `num_threads` (if not given, as many as this process has cores),
             `max_episode_steps`, `frame_skip`. EnvPool takes its seed when it is made: `reset(seed)` makes it anew,
             `reset()` goes on with its own random numbers.
 
@@ -185,11 +186,10 @@ class EnvPool(Restarting):
             _return_freed_memory()
 
     def _make(self, num_envs: int, seed: int) -> Any:
+        options = {**_threads(num_envs), **self._options}
         with _quiet():
             try:
-                return _module().make_gymnasium(
-                    self._task, num_envs=num_envs, seed=seed, **self._options
-                )
+                return _module().make_gymnasium(self._task, num_envs=num_envs, seed=seed, **options)
             except (AssertionError, TypeError) as error:
                 given = ", ".join(f"{key}={value!r}" for key, value in self._options.items())
                 raise ValueError(f"{self._task} cannot be made with {given}: {error}") from error
@@ -202,6 +202,14 @@ def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
     order = np.argsort(ids)
     in_order: Rows = jax.tree.map(lambda leaf: leaf[order], rows)
     return in_order
+
+
+def _threads(num_envs: int) -> dict[str, int]:
+    """EnvPool counts the machine's cores; where this process has fewer, threads beyond those are in the way."""
+    if not hasattr(os, "sched_getaffinity"):  # macOS, where EnvPool is not to be had, and Windows
+        return {}
+    own = len(os.sched_getaffinity(0))
+    return {} if own == os.cpu_count() else {"num_threads": min(own, num_envs)}
 
 
 def _module() -> ModuleType:
