@@ -206,7 +206,7 @@ def _by_instance(rows: Rows, ids: NDArray[Any]) -> Rows:
 
 def _threads(num_envs: int) -> dict[str, int]:
     """EnvPool counts the machine's cores; where this process has fewer, threads beyond those are in the way."""
-    if not hasattr(os, "sched_getaffinity"):  # macOS, where EnvPool is not to be had, and Windows
+    if not hasattr(os, "sched_getaffinity"):  # macOS and Windows do not say
         return {}
     own = len(os.sched_getaffinity(0))
     return {} if own == os.cpu_count() else {"num_threads": min(own, num_envs)}

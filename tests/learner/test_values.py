@@ -110,9 +110,8 @@ def test_the_lowest_return_is_one_that_was_paid():
 
 def test_the_rules_are_their_equations():
     seen = rx.RunningStatistics(jnp.asarray(3.0), jnp.asarray(16.0), jnp.asarray(10.0))
-    paid = (
-        jnp.asarray(x) for x in (50.0, 2.0, 1.0)
-    )  # largest return, largest reward, lowest return
+    largest_return, largest_reward, lowest_return = map(jnp.asarray, (50.0, 2.0, 1.0))
+    paid = (largest_return, largest_reward, lowest_return)
     statistics = ReturnStatistics(jnp.zeros(2), jnp.zeros(2, bool), seen, *paid)
     hp = rx.Hyperparameters(discount=0.98, v_min=-12.0, v_max=8.0, sigma=1 / 30)  # 12 − 3 · 20 / 30
     none = TargetStatistics(*(jnp.zeros(()) for _ in range(3)))
