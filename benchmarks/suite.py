@@ -46,12 +46,11 @@ from suite_runs import (
     VARIANTS,
     Program,
     facts,
-    groups,
+    folders,
     programs,
     result_name,
     run_original,
     run_task,
-    unfinished,
 )
 from suite_tables import suite_table
 from suites import SUITES, check_tasks
@@ -135,11 +134,6 @@ def made_before(
         with Checkpoints(folder) as kept:
             if kept.steps():
                 yield folder, kept.record()["run"]
-
-
-def folders(arguments: argparse.Namespace, task: str, program: Program) -> list[Path]:
-    """Those of what is not done, a group of seeds each."""
-    return [unfinished(arguments, task, program, seeds) for seeds in groups(arguments)]
 
 
 def jobs(

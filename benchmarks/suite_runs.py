@@ -172,8 +172,8 @@ def run_task(arguments: argparse.Namespace, task: str, program: Program) -> dict
 
 def _places(arguments: argparse.Namespace, task: str, program: Program) -> Iterator[str]:
     """Where what is kept was trained, and with which code, in order."""
-    for seeds in groups(arguments):
-        with Checkpoints(unfinished(arguments, task, program, seeds)) as kept:
+    for folder in folders(arguments, task, program):
+        with Checkpoints(folder) as kept:
             yield from places_of(kept)
 
 
@@ -266,6 +266,11 @@ def unfinished(arguments: argparse.Namespace, task: str, program: Program, seeds
     name = result_name(task, program)
     own = f"{name}_seeds_{seeds.start}_to_{seeds.stop - 1}" if arguments.at_once else name
     return Path(arguments.out) / UNFINISHED / own
+
+
+def folders(arguments: argparse.Namespace, task: str, program: Program) -> list[Path]:
+    """Those of what is not done, a group of seeds each."""
+    return [unfinished(arguments, task, program, seeds) for seeds in groups(arguments)]
 
 
 def result_name(task: str, program: Program) -> str:
